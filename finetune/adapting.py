@@ -1,0 +1,111 @@
+"""What changes a foundation model before it is trained: reference energies, frozen groups, learning-rate factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from ase import Atoms
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from finetune.errors import InputError, unknown
+from finetune.graph import Graph
+from finetune.potential import Potential
+
+MAX_Z = 119
+
+
+class Shifted(Potential):
+    """A potential plus one reference energy for each atom of an element.
+
+    Args:
+        potential: the potential underneath.
+        references: energy in eV for each atomic number; elements that are not named are not shifted.
+    """
+
+    references: Tensor
+
+    def __init__(self, potential: Potential, references: Mapping[int, float] | None = None) -> None:
+        super().__init__()
+        self.potential = potential
+        self.register_buffer("references", torch.zeros(MAX_Z, dtype=torch.float64))
+        self.add(references or {})
+        self.cutoff, self.elements, self.licence = potential.cutoff, potential.elements, potential.licence
+        self.offsets, self.pretrained = potential.offsets, potential.pretrained
+        self.groups = {name: tuple("potential." + p for p in prefixes) for name, prefixes in potential.groups.items()}
+
+    def add(self, references: Mapping[int, float]) -> None:
+        """Add to the reference energies, eV per atom by atomic number."""
+        for number, energy in references.items():
+            self.references[int(number)] += float(energy)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Shifted:
+        """Move as every module does; reference energies stay in double precision."""
+        super()._apply(fn, recurse)
+        self.references = self.references.double()
+        return self
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """The graph of the potential underneath."""
+        return self.potential.graph(atoms)
+
+    def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The energies underneath plus the reference energies, eV."""
+        energy, per_atom, magmoms = self.potential.energies(graph)
+        shifts = self.references[graph["numbers"]]
+        energy = energy.index_add(0, graph["batch"], shifts.to(energy.dtype))
+        return energy, None if per_atom is None else per_atom + shifts, magmoms
+
+    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
+        """The descriptors of the potential underneath; a constant per element changes nothing in them."""
+        return self.potential.descriptors(graph)
+
+    def config(self) -> dict[str, Any]:
+        """`class_path` and `init_args`, those of the potential underneath nested."""
+        return {"class_path": "finetune.adapting.Shifted", "init_args": {"potential": self.potential.config()}}
+
+    @classmethod
+    def tiny(cls) -> Shifted:
+        """There is none: a test shifts the tiny potential it has."""
+        raise InputError("Shifted has no tiny() of its own; use Shifted(CHGNet.tiny(), {3: -1.0})")
+
+
+def group_of(potential: Potential, name: str) -> str:
+    """Name of the parameter group that a parameter belongs to; `other` where it is in none."""
+    hits = [group for group, prefixes in potential.groups.items() if name.startswith(prefixes)]
+    return hits[0] if hits else "other"
+
+
+def parameter_groups(potential: Potential, rate: float, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Parameters for an optimiser, one dict per group with its learning rate; a factor of 0 freezes the group.
+
+    Raises:
+        InputError: a group that the potential does not have, or a negative factor.
+    """
+    names = {*potential.groups, "other"}
+    for group, factor in factors.items():
+        if group not in names:
+            raise unknown("parameter group", group, names)
+        if factor < 0:
+            raise InputError(f"the learning-rate factor of {group} is {factor}; give 0 (frozen) or more")
+    members: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in potential.named_parameters():
+        group = group_of(potential, name)
+        if factors.get(group, 1.0) == 0:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            members.setdefault(group, []).append(parameter)
+    if not members:
+        raise InputError(
+            f"all groups ({', '.join(sorted(names))}) are frozen, nothing is left to train; free one of them"
+        )
+    return [{"params": p, "lr": rate * factors.get(g, 1.0), "name": g} for g, p in members.items()]
+
+
+def freeze_unused(potential: Potential, unused: Sequence[str]) -> None:
+    """Freeze parameters that no term of the loss depends on, so that DDP does not wait for their gradients."""
+    for name, parameter in potential.named_parameters():
+        if any(part in name for part in unused):
+            parameter.requires_grad_(False)

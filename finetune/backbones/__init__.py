@@ -1,0 +1,1 @@
+"""One file for each backbone; configs and model names find them, nothing imports them."""

@@ -1,0 +1,196 @@
+"""CHGNet (Deng et al., 10.1038/s42256-023-00716-3): translation in and out of the `chgnet` package."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from chgnet import model as upstream
+from chgnet.model.model import BatchedGraph
+from jaxtyping import Float
+from torch import Tensor
+
+from finetune.errors import InputError, unknown
+from finetune.graph import Graph, neighbour_graph
+from finetune.potential import Potential
+
+PRETRAINED = {
+    "0.3.0": "0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
+    "0.2.0": "0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar",
+    "r2scan": "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
+}
+
+
+class CHGNet(Potential):
+    """CHGNet, a charge-informed graph network with atom, bond and angle features.
+
+    Its energies contain the Materials Project's MP2020 corrections; refitted reference energies take them up.
+
+    Args:
+        foundation: `0.3.0`, `0.2.0` or `r2scan` (weights shipped with the chgnet package), the path of another chgnet
+            checkpoint, or null for random weights in the given architecture.
+        architecture: arguments of `chgnet.model.CHGNet`; only used, and only allowed, where `foundation` is null.
+        dtype: `float32` or `float64`.
+    """
+
+    licence = "BSD-3-Clause-LBNL (weights in the chgnet package)"
+    elements = frozenset(range(1, 95))
+    groups = {  # noqa: RUF012
+        "embedding": ("model.atom_embedding", "model.bond_", "model.angle_basis", "model.angle_embedding"),
+        "interactions": ("model.atom_conv_layers", "model.bond_conv_layers", "model.angle_layers"),
+        "readouts": ("model.site_wise", "model.readout_norm", "model.mlp"),
+    }
+    offsets = {  # noqa: RUF012
+        "directed2undirected": "undirected2directed",
+        "undirected2directed": "shifts",
+        "angle_edges": "shifts",
+    }
+
+    def __init__(
+        self,
+        foundation: str | None = "0.3.0",
+        architecture: dict[str, Any] | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        self.model: Any
+        state: dict[str, Tensor] | None = None
+        if foundation is not None:
+            if architecture is not None:
+                raise InputError("architecture goes with foundation: null only; leave one of them out")
+            architecture, state = _read(foundation)
+        self.architecture = dict(architecture or {})
+        with contextlib.redirect_stdout(io.StringIO()):  # the constructor prints
+            self.model = upstream.CHGNet(**self.architecture)
+        if state is not None:
+            self.model.load_state_dict(state)
+        if not self.model.mlp_first:
+            raise InputError(
+                "this CHGNet checkpoint averages before its readout, so atoms have no energies; unsupported"
+            )
+        self.cutoff = float(self.model.graph_converter.atom_graph_cutoff)
+        self.bond_cutoff = float(self.model.graph_converter.bond_graph_cutoff)
+        self.pretrained = foundation is not None
+        self.to(getattr(torch, dtype))
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """Atom graph within 6 Å, undirected bonds, and the angles between bonds shorter than 3 Å."""
+        self.check_elements(atoms)
+        graph = neighbour_graph(atoms, self.cutoff)
+        pairs = graph["edge_index"].shape[1] // 2
+        undirected = torch.arange(pairs)
+        graph["directed2undirected"] = undirected.repeat(2)
+        graph["undirected2directed"] = undirected
+        graph["angle_edges"] = torch.from_numpy(_angles(graph, self.bond_cutoff))
+        return graph
+
+    def energies(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies per structure and per atom (eV) and absolute magnetic moments (Bohr magnetons)."""
+        numbers, batch = graph["numbers"], graph["batch"]
+        prediction = self.model._compute(
+            self._featurise(graph), compute_magmom=True, return_site_energies=True, compute_force=False
+        )
+        per_atom = torch.cat(prediction["site_energies"]).double()
+        if self.model.composition_model is not None:
+            per_atom = per_atom + self.model.composition_model.fc.weight[0, numbers - 1]
+        energy = per_atom.new_zeros(len(graph["n_atoms"])).index_add(0, batch, per_atom)
+        return energy, per_atom, torch.cat(prediction["m"])
+
+    def _featurise(self, graph: Graph) -> BatchedGraph:
+        """What `BatchedGraph.from_graphs` computes structure by structure, for the whole batch at once."""
+        model, vectors = self.model, graph["vectors"]
+        lengths = vectors.norm(dim=1)
+        bonds = lengths[graph["undirected2directed"]]
+        expansion = model.bond_basis_expansion
+        units = vectors / lengths[:, None]
+        d2u, (first, second) = graph["directed2undirected"], graph["angle_edges"].T
+        cosines = (units[first] * units[second]).sum(dim=1) * (1 - 1e-6)  # as upstream, keeps acos differentiable
+        centre = graph["edge_index"][0]
+        return BatchedGraph(
+            atomic_numbers=graph["numbers"],
+            bond_bases_ag=expansion.rbf_expansion_ag(bonds).to(self.dtype),
+            bond_bases_bg=expansion.rbf_expansion_bg(bonds).to(self.dtype),
+            angle_bases=model.angle_basis_expansion.fourier_expansion(cosines.acos().to(self.dtype)),
+            batched_atom_graph=graph["edge_index"].T,
+            batched_bond_graph=torch.stack([centre[first], d2u[first], d2u[second]], dim=1),
+            atom_owners=graph["batch"],
+            directed2undirected=d2u,
+            atom_positions=[],
+            strains=[],
+            volumes=[],
+        )
+
+    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms 64"]:
+        """Activations before the last linear layer of the readout: the site energy is linear in them, per element."""
+        kept: list[Tensor] = []
+        hook = self.model.mlp.layers[-1].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+        try:
+            self.forward(graph)
+        finally:
+            hook.remove()
+        return kept[0].detach()
+
+    def config(self) -> dict[str, Any]:
+        """`class_path` and `init_args` that rebuild the architecture."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        arguments = {"foundation": None, "architecture": self.architecture, "dtype": dtype}
+        return {"class_path": "finetune.backbones.chgnet.CHGNet", "init_args": arguments}
+
+    @classmethod
+    def named(cls, name: str, trusted: bool = False) -> CHGNet:
+        """`chgnet:0.3.0`, `chgnet:0.2.0`, `chgnet:r2scan` or `chgnet:PATH` of a chgnet checkpoint."""
+        return cls(name or "0.3.0")
+
+    @classmethod
+    def names(cls) -> dict[str, str]:
+        """Known names and the licence of each."""
+        return dict.fromkeys(PRETRAINED, cls.licence)
+
+    @classmethod
+    def tiny(cls) -> CHGNet:
+        """Two thin layers with random weights."""
+        widths = dict.fromkeys(("atom_fea_dim", "bond_fea_dim", "angle_fea_dim"), 8)
+        hidden = dict.fromkeys(("atom_conv_hidden_dim", "bond_conv_hidden_dim"), 8)
+        sizes = {"num_radial": 5, "num_angular": 5, "n_conv": 2, "mlp_hidden_dims": [8, 8], "cutoff_coeff": 8}
+        return cls(None, {**widths, **hidden, **sizes, "atom_graph_cutoff": 5, "composition_model": "MPtrj"}, "float64")
+
+
+def _angles(graph: Graph, cutoff: float) -> np.ndarray:
+    """Ordered pairs of distinct directed edges shorter than `cutoff` that leave the same atom, shape (angles, 2)."""
+    i, j = graph["edge_index"].numpy()
+    positions, shifts = graph["positions"].numpy(), graph["shifts"].numpy()
+    lengths = np.linalg.norm(positions[j] + shifts @ graph["cell"][0].numpy() - positions[i], axis=1)
+    short = np.flatnonzero(lengths < cutoff)
+    short = short[np.argsort(i[short], kind="stable")]
+    counts = np.bincount(i[short], minlength=len(positions))
+    starts = np.cumsum(counts) - counts
+    partners = counts[i[short]]
+    first = np.repeat(np.arange(len(short)), partners)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(partners) - partners, partners)
+    second = np.repeat(starts[i[short]], partners) + within
+    distinct = first != second
+    return np.stack([short[first[distinct]], short[second[distinct]]], axis=1)
+
+
+def _read(foundation: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Architecture and weights of a named or stored chgnet checkpoint; nothing in it is executed."""
+    if foundation in PRETRAINED:
+        path = Path(upstream.__file__).parents[1] / "pretrained" / PRETRAINED[foundation]
+    elif os.path.isfile(foundation):
+        path = Path(foundation)
+    else:
+        raise unknown("CHGNet model", foundation, PRETRAINED)
+    try:
+        model = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    except (pickle.UnpicklingError, KeyError, RuntimeError, EOFError) as error:
+        raise InputError(f"{path} is not a chgnet checkpoint with plain weights ({error})") from error
+    # 0.2.0 was trained with a bias in mlp_out, see the chgnet package's own loader
+    biased = any("mlp_out.layers.1.bias" in key for key in model["state_dict"])
+    return {**model["model_args"], "mlp_out_bias": biased}, model["state_dict"]

@@ -1,0 +1,86 @@
+"""Any model as a normal ASE calculator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from finetune import models
+from finetune.errors import InputError
+from finetune.potential import Potential
+
+
+class PotentialCalculator(Calculator):
+    """ASE calculator of a potential: energy and free energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), energies (eV).
+
+    Stress is given where the cell has a volume; energies per atom and magmoms where the potential has them.
+
+    Args:
+        potential: any potential of the contract.
+        device: torch device, the GPU where there is one.
+        dtype: `float32` or `float64`; None keeps that of the weights.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress", "energies", "magmoms"]  # noqa: RUF012
+
+    def __init__(
+        self, potential: Potential, device: str | None = None, dtype: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.potential = potential.to(device).eval()
+        if dtype is not None:
+            self.potential = self.potential.to(getattr(torch, dtype))
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results` for a structure.
+
+        Raises:
+            InputError: an element that the potential does not know, atoms on top of each other, a cell without volume.
+        """
+        super().calculate(atoms, properties, system_changes)
+        structure: Atoms = self.atoms  # type: ignore[assignment]
+        if len(structure) == 0:
+            raise InputError("there are no atoms to compute; give a structure with at least one")
+        predicted = self.potential(self.potential.graph(structure))
+        energy = float(predicted.energy[0])
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy}
+        results["forces"] = predicted.forces.cpu().numpy().astype(np.float64)
+        stress = predicted.stress[0].cpu().numpy().astype(np.float64)
+        if np.isfinite(stress).all():
+            results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        if predicted.energies is not None:
+            results["energies"] = predicted.energies.cpu().numpy()
+        if predicted.magmoms is not None:
+            results["magmoms"] = predicted.magmoms.cpu().numpy().astype(np.float64)
+        self.results = results
+
+
+def calculator(
+    model: str | os.PathLike[str] | Potential,
+    device: str | None = None,
+    dtype: str | None = None,
+    trusted: bool = False,
+) -> PotentialCalculator:
+    """The ASE calculator of a model name, a run directory, a checkpoint or a potential.
+
+    Args:
+        model: what `finetune.load` takes, or a potential.
+        device: torch device, e.g. `cpu` or `cuda:1`; None takes the GPU where there is one.
+        dtype: `float32` (fast, for dynamics) or `float64` (for relaxations, phonons); None keeps that of the weights.
+        trusted: see `finetune.load`.
+    """
+    potential = model if isinstance(model, Potential) else models.load(model, trusted=trusted)
+    return PotentialCalculator(potential, device, dtype)

@@ -1,0 +1,5 @@
+"""The command line: `finetune COMMAND ...`."""
+
+from finetune.cli.main import main
+
+__all__ = ["main"]

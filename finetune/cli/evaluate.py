@@ -1,0 +1,59 @@
+"""`finetune evaluate MODEL FILE`: errors of a model on labelled structures."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+
+import jsonargparse
+from rich.console import Console
+
+from finetune import models
+from finetune.adapting import Shifted
+from finetune.data.checking import check
+from finetune.data.labels import LabelKeys
+from finetune.data.reading import read
+from finetune.evaluation import evaluate as errors_of
+from finetune.training.run import write_text
+
+
+def run(arguments: list[str]) -> None:
+    """Evaluate with arguments as on the command line."""
+    jsonargparse.auto_cli(evaluate, args=arguments[1:], prog="finetune evaluate", as_positional=True)
+
+
+def evaluate(
+    model: str,
+    file: str,
+    json: str | None = None,
+    parity: str | None = None,
+    device: str = "cpu",
+    batch_edges: int = 8000,
+    keys: LabelKeys = LabelKeys(),  # noqa: B008  frozen
+    trusted: bool = False,
+) -> None:
+    """Errors of energy (meV/atom), forces (meV/Å) and stress (meV/Å³), for all frames, per family and per element.
+
+    Energies of a model that was not fine-tuned are compared after the best shift per element, and the table says so.
+
+    Args:
+        model: a model name, a run directory or a checkpoint.
+        file: labelled structures: a file, a folder or a glob pattern.
+        json: write the figures to this JSON file as well.
+        parity: draw parity plots to this PNG file.
+        device: torch device.
+        batch_edges: largest number of edges in a batch.
+        keys: names of the labels in the file.
+        trusted: read a foreign `.model`, which is a pickle that runs code; true says that you trust it.
+    """
+    potential = models.load(model, trusted=trusted).to(device)
+    frames = read(file, keys)
+    check(frames)
+    result = errors_of(potential, frames, shift=not isinstance(potential, Shifted), batch_edges=batch_edges)
+    Console().print(result.table())
+    if json is not None:
+        write_text(Path(json), jsonlib.dumps(result.json(), indent=1, ensure_ascii=False) + "\n")
+    if parity is not None:
+        from finetune import plots
+
+        plots.parity(result, Path(parity))

@@ -1,0 +1,112 @@
+"""`finetune fit | validate | test | predict`: LightningCLI with this project's defaults."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.cli import LightningCLI
+
+from finetune import models
+from finetune.cli.callbacks import PredictionWriter
+from finetune.data.module import FrameData
+from finetune.errors import InputError
+from finetune.training.module import FineTune
+from finetune.training.run import RunDirectory, WholeFiles, checkpoints
+from finetune.training.wandb_log import WandbRecord
+
+TRAINER = {
+    "inference_mode": False,  # forces are gradients
+    "logger": False,  # metrics.csv is always written; W&B and others by --trainer.logger
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,  # the data module divides batches among processes
+    "reload_dataloaders_every_n_epochs": 1,  # the order of batches is a function of seed and epoch
+    "log_every_n_steps": 1,
+}
+METHODS = ("fit", "validate", "test", "predict")
+
+
+class CLI(LightningCLI):
+    """LightningCLI that gives every fit its own run directory."""
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Checkpoints are read without unpickling anything."""
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run directory, and refuse to overwrite one."""
+        config = self.config[self.subcommand]
+        if config.trainer.default_root_dir is None:
+            stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            config.trainer.default_root_dir = f"runs/{self.subcommand}-{stamp}"
+        self.directory = Path(config.trainer.default_root_dir)
+        if self.subcommand != "fit":
+            return
+        last = self.directory / models.LAST
+        if config.ckpt_path == "last":
+            if not last.is_file():
+                raise InputError(
+                    f"{self.directory} holds no {models.LAST} to go on with; leave --ckpt_path out to start"
+                )
+            config.ckpt_path = str(last)
+        elif config.ckpt_path is None and last.is_file():
+            raise InputError(
+                f"{self.directory} holds a fit already; --ckpt_path last goes on with it, "
+                "another --trainer.default_root_dir starts a new one"
+            )
+        if config.ckpt_path is not None:
+            models.read_checkpoint(Path(config.ckpt_path))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with checkpoints and run directory; nothing here can be forgotten in a config."""
+        config = self.config[self.subcommand]
+        given = self._get(self.config_init, "trainer")
+        extra: list[Any] = []
+        if self.subcommand == "fit" and not given.get("fast_dev_run"):
+            text = self._parser(self.subcommand).dump(config, skip_none=False)
+            record = [RunDirectory(self.directory, text, config.seed_everything), WandbRecord(self.directory)]
+            extra = [*record, *checkpoints(self.directory, "valid/loss")]
+        if self.subcommand == "predict":
+            extra = [PredictionWriter(self.directory / "predictions.extxyz")]
+        callbacks = [*(given.get("callbacks") or []), *extra]
+        plugins = [*(given.get("plugins") or []), WholeFiles()]
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
+
+def run(arguments: list[str]) -> None:
+    """Run one of Lightning's methods with arguments as on the command line."""
+    quiet()
+    torch.set_float32_matmul_precision("high")
+    before, sys.argv = sys.argv, ["finetune", *arguments]
+    try:
+        CLI(
+            FineTune,
+            FrameData,
+            trainer_defaults=TRAINER,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={method: {"default_config_files": []} for method in METHODS},
+        )
+    finally:
+        sys.argv = before
+
+
+def quiet() -> None:
+    """Keep what a user cannot act on off the screen."""
+    for text in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*", ".*srun.*"):
+        warnings.filterwarnings("ignore", text)
+    warnings.filterwarnings("ignore", category=UserWarning, module="(e3nn|mace|chgnet|pymatgen).*")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in TIPS))
+
+
+TIPS = ("litlogger", "litmodels", "GPU available", "TPU available", "HPU available", "Tip:")

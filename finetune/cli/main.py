@@ -1,0 +1,69 @@
+"""Dispatch of `finetune COMMAND`; a user's mistake ends in one line that says what, what was got and the remedy."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from finetune.errors import InputError, unknown
+
+COMMANDS = {
+    "fit": ("finetune.cli.lightning:run", "fine-tune a potential on labelled structures"),
+    "validate": ("finetune.cli.lightning:run", "loss and errors of a model on the validation frames"),
+    "test": ("finetune.cli.lightning:run", "loss and errors of a model on the test frames"),
+    "predict": ("finetune.cli.lightning:run", "energies, forces and stress of structures, as extended XYZ"),
+    "evaluate": (
+        "finetune.cli.evaluate:run",
+        "table of errors of a model on labelled structures, per family and element",
+    ),
+    "models": ("finetune.cli.models:run", "known model names and their licences"),
+    "sample": ("finetune.cli.sample:run", "make structures by recipes, labelled by a model"),
+}
+
+HELP = """usage: finetune COMMAND ...
+
+Fine-tune universal interatomic potentials on your DFT data, and see how far the result can be trusted.
+
+{commands}
+
+finetune COMMAND --help tells the options of a command. A first fit:
+
+  finetune fit -c configs/base.yaml -c configs/chgnet.yaml --data.train my_frames.extxyz
+
+A MODEL is a name (chgnet, chgnet:r2scan, mace:mini, mace:medium-mpa-0), a run directory, a checkpoint (.ckpt),
+or somebody's MACE file (mace:PATH.model, only if you trust it)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; exit status 0, 1 after a mistake that a message explains, 2 for wrong usage, 130 if stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        command = arguments[0] if arguments else "--help"
+        if command in ("-h", "--help"):
+            print(HELP.format(commands="\n".join(f"  {name:<10} {about}" for name, (_, about) in COMMANDS.items())))
+            return 0
+        if command == "--version":
+            print(importlib.import_module("finetune").__version__)
+            return 0
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        module, _, function = COMMANDS[command][0].partition(":")
+        run: Callable[[list[str]], None] = getattr(importlib.import_module(module), function)
+        run(arguments)
+    except InputError as error:
+        return _tell(str(error))
+    except KeyboardInterrupt:
+        print("stopped; what was finished is on disk, and --ckpt_path last goes on with a fit", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT):
+            raise
+        return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
+    return 0
+
+
+def _tell(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,128 @@
+"""`finetune sample`: structures from recipes, labelled by a model, as one extended XYZ file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import ase.io
+import jsonargparse
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from tqdm import tqdm
+
+from finetune.errors import InputError
+from finetune.sampling.core import Context, Limits, Recipe, collect
+
+
+def run(arguments: list[str]) -> None:
+    """Sample with arguments as on the command line."""
+    parser = jsonargparse.ArgumentParser(
+        prog="finetune sample", description="Make structures by recipes and label them."
+    )
+    parser.add_argument(
+        "-c", "--config", action="config", help="YAML file with any of the options; several are stacked"
+    )
+    parser.add_function_arguments(sample, as_group=False, as_positional=False)
+    options = parser.instantiate_classes(parser.parse_args(arguments[1:]))
+    sample(**{name: value for name, value in options.items() if name != "config"})
+
+
+def sample(
+    recipes: list[Recipe],
+    output: Path,
+    calculator: Calculator | str = "chgnet",
+    seed: int = 0,
+    limits: Limits | None = None,
+) -> None:
+    """Make frames by recipes, labelled by a model, and write them to one extended XYZ file.
+
+    Every chunk of frames is a file of its own in `OUTPUT.parts`, so the same command goes on where it was stopped.
+
+    Args:
+        recipes: families of frames, each with its chain of samplers.
+        output: the extended XYZ file to write.
+        calculator: name of the model that labels, or an ASE calculator by `class_path`.
+        seed: the frames follow from the recipes and this number.
+        limits: beyond these a frame is rejected; by default those of `Limits`.
+    """
+    limits = limits or Limits()
+    parts = output.with_name(output.name + ".parts")
+    labeller = calculator if isinstance(calculator, str) else type(calculator).__name__
+    claim(parts, f"seed={seed} calculator={labeller} {limits} {recipes}\n")
+    chunks = [(r, c) for r, recipe in enumerate(recipes) for c in range(-(-recipe.frames // recipe.chunk))]
+    chunks.sort(key=lambda rc: (rc[1] * recipes[rc[0]].chunk / recipes[rc[0]].frames, rc))  # all families early
+    missing = [(r, c) for r, c in chunks if not (parts / f"{r:02d}-{c:04d}.extxyz").exists()]
+    model = build(calculator) if missing else None
+    progress = tqdm(total=sum(size(recipes[r], c) for r, c in missing), unit="frame", disable=None)
+    for r, c in missing:
+        context = Context(np.random.default_rng([seed, r, c]), model, limits)
+        progress.set_description(f"{recipes[r].family} {c}")
+        frames, rejected = collect(recipes[r], context, size(recipes[r], c))
+        write_text(parts / f"{r:02d}-{c:04d}.rejected.json", json.dumps(rejected))
+        write_frames(parts / f"{r:02d}-{c:04d}.extxyz", [as_reference(atoms) for atoms in frames])
+        progress.update(len(frames))
+    progress.close()
+    merge(parts, output, [f"{r:02d}-{c:04d}" for r, c in chunks])
+
+
+def size(recipe: Recipe, chunk: int) -> int:
+    """Frames in a chunk of a recipe; the last one may be smaller."""
+    return min(recipe.chunk, recipe.frames - chunk * recipe.chunk)
+
+
+def build(calculator: Calculator | str) -> Calculator:
+    """The calculator behind a model name; a calculator stays what it is."""
+    if not isinstance(calculator, str):
+        return calculator
+    from finetune import calculators
+
+    return calculators.calculator(calculator)
+
+
+def claim(parts: Path, settings: str) -> None:
+    """Write the settings beside the parts, or raise `InputError` where the parts were made with other ones."""
+    parts.mkdir(parents=True, exist_ok=True)
+    record = parts / "settings.txt"
+    if record.exists() and record.read_text() != settings:
+        raise InputError(f"{parts} was made with other settings; remove it or choose another output")
+    write_text(record, settings)
+
+
+def as_reference(atoms: Atoms) -> Atoms:
+    """The frame with its results as labels: REF_energy (eV), REF_forces (eV/Å), REF_stress (3x3, eV/Å³)."""
+    frame = atoms.copy()
+    frame.info["REF_energy"] = atoms.get_potential_energy()
+    frame.arrays["REF_forces"] = atoms.get_forces()
+    if "stress" in atoms.calc.results:
+        frame.info["REF_stress"] = atoms.get_stress(voigt=False)
+    return frame
+
+
+def merge(parts: Path, output: Path, names: list[str]) -> None:
+    """Write all parts as one file and print frames by family and rejected frames by reason."""
+    frames: list[Atoms] = []
+    rejected: Counter[str] = Counter()
+    for name in names:
+        frames += ase.io.read(parts / f"{name}.extxyz", ":")
+        rejected.update(json.loads((parts / f"{name}.rejected.json").read_text()))
+    write_frames(output, frames)
+    families = Counter(atoms.info["family"] for atoms in frames)
+    print(f"{len(frames)} frames in {output}: " + ", ".join(f"{n} {family}" for family, n in families.items()))
+    print(f"{rejected.total()} rejected: " + ", ".join(f"{n} {reason}" for reason, n in rejected.most_common()))
+
+
+def write_frames(path: Path, frames: list[Atoms]) -> None:
+    """Write frames whole: under another name first, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    ase.io.write(partial, frames, format="extxyz")
+    partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole: under another name first, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

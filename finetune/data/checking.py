@@ -1,0 +1,157 @@
+"""What must hold for frames before anything is trained on them; every problem names its frame."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ase.geometry import complete_cell
+from vesin import NeighborList
+
+from finetune.data.frames import Frame, full_stress
+from finetune.errors import InputError
+
+MIN_DISTANCE = 0.3  # Å; no two nuclei come this close in a DFT calculation that means anything
+MAX_FORCE = 1000.0  # eV/Å; larger ones are another unit or a broken calculation
+MAX_STRESS = 1.0  # eV/Å³, 160 GPa; if half of all frames exceed it, it is another unit
+NET_FORCE = 0.1  # share of the sum of |F| that may be left over in the vector sum
+SHOWN = 5
+
+
+def check(frames: Sequence[Frame], labelled: bool = True) -> None:
+    """Stop at frames that cannot be used, with the first problems and their number.
+
+    Args:
+        frames: as read, in any order.
+        labelled: every frame must have a label; False for structures to predict.
+
+    Raises:
+        InputError: labels that are not finite, have the wrong shape or are absurd, a frame without any label, no atoms,
+            atoms on top of each other, positions that are not finite, a periodic cell without volume, stress without a
+            cell.
+    """
+    found = [f"{frame.where()} {problem}" for frame in frames for problem in problems(frame, labelled)]
+    if found:
+        rest = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        head = [f"{len(found)} problems in {len(frames)} frames:"] if len(found) > 1 else []
+        raise InputError("\n  ".join([*head, *found[:SHOWN], *rest]))
+
+
+def problems(frame: Frame, labelled: bool = True) -> Iterator[str]:
+    """What is wrong with a frame, each with its remedy."""
+    yield from _structure_problems(frame)
+    if not labelled:
+        return
+    if not frame.given:
+        yield "has no energy, forces or stress; label it or drop it"
+    for name in frame.given:
+        yield from _label_problems(frame, name)
+
+
+def check_units(frames: Sequence[Frame]) -> None:
+    """Stop at labels whose unit is wrong beyond doubt, as far as the labels alone can tell; `check` must have passed.
+
+    What needs a second opinion (sign of the stress, forces of other frames or in another order, GPa near equilibrium)
+    shows in the comparison with a foundation model instead.
+
+    Raises:
+        InputError: energies per atom instead of per structure; stresses that are beyond 160 GPa in half of the frames.
+    """
+    ratio = intensive_energy_ratio(frames)
+    if ratio < 0.5:
+        raise InputError(
+            f"the energies of {frames[0].source} do not grow with the number of atoms (they fit "
+            f"{1 / ratio:.1f} times better as eV/atom than as eV); give the total energy of each structure, eV"
+        )
+    stresses = [np.abs(frame.labels.stress.numpy()).max() for frame in frames if "stress" in frame.given]
+    if stresses and np.median(stresses) > MAX_STRESS:
+        raise InputError(
+            f"half of the stresses of {frames[0].source} exceed {np.median(stresses):.3g} eV/Å³, which is "
+            f"{np.median(stresses) * 160.2:.0f} GPa; if they are in GPa multiply them by 0.0062415, kbar by "
+            "0.00062415, and mind the sign: positive under tension"
+        )
+    _warn_net_force(frames)
+
+
+def intensive_energy_ratio(frames: Sequence[Frame]) -> float:
+    """Misfit of energies that depend on composition only, over misfit of energies that are proportional to the atoms.
+
+    Least squares of E on the atomic fractions, and on the numbers of atoms of each element; well above 1 for total
+    energies, near 0.2 for energies per atom. Infinity where the frames cannot tell: fewer than four per element, or all
+    of one size.
+    """
+    known = [frame for frame in frames if "energy" in frame.given]
+    elements = sorted({int(z) for frame in known for z in frame.atoms.numbers})
+    sizes = np.array([len(frame.atoms) for frame in known], dtype=float)
+    if len(known) < max(8, 4 * len(elements)) or sizes.std() < 0.1 * sizes.mean():
+        return float("inf")
+    counts = np.array([[np.sum(frame.atoms.numbers == z) for z in elements] for frame in known], dtype=float)
+    energies = np.array([float(frame.labels.energy) for frame in known])
+    intensive, extensive = _misfit(counts / sizes[:, None], energies), _misfit(counts, energies)
+    return intensive / extensive if extensive > 1e-9 else float("inf")
+
+
+def _misfit(features: np.ndarray, values: np.ndarray) -> float:
+    """Root mean square residual of a linear least-squares fit."""
+    residual = values - features @ np.linalg.lstsq(features, values, rcond=None)[0]
+    return float(np.sqrt(np.mean(residual**2)))
+
+
+def _warn_net_force(frames: Sequence[Frame]) -> None:
+    """Say where forces do not add up to zero, as those of every isolated system do."""
+    known = [frame for frame in frames if "forces" in frame.given and len(frame.atoms) > 1]
+    sums = np.array([np.linalg.norm(frame.labels.forces.sum(dim=0)) for frame in known])
+    totals = np.array([np.linalg.norm(frame.labels.forces, axis=1).sum() for frame in known])
+    bad = np.flatnonzero((sums > 0.5) & (sums > NET_FORCE * totals))
+    if len(bad):
+        warnings.warn(
+            f"forces of {len(bad)} of {len(known)} frames do not add up to zero, first {known[bad[0]].where()} with "
+            f"{sums[bad[0]]:.2f} eV/Å left over; are they complete, unconstrained and of the right frame?",
+            stacklevel=2,
+        )
+
+
+def _structure_problems(frame: Frame) -> Iterator[str]:
+    atoms = frame.atoms
+    if not len(atoms):
+        yield "has no atoms; drop it"
+    elif not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        yield "has positions or a cell that are not finite numbers; mend or drop it"
+    elif atoms.pbc.any() and abs(np.linalg.det(complete_cell(atoms.cell))) < 1e-6:
+        yield "is periodic, but its cell has zero volume; set the cell or set pbc to False"
+    else:
+        box = complete_cell(atoms.cell) if atoms.pbc.any() else np.zeros((3, 3))
+        pairs = NeighborList(cutoff=MIN_DISTANCE, full_list=False, n_threads=1)
+        i, j, distances = pairs.compute(atoms.positions, box, periodic=atoms.pbc, quantities="ijd")
+        if len(distances):
+            k = int(np.argmin(distances))
+            yield f"has atoms {i[k]} and {j[k]} on top of each other ({distances[k]:.2g} Å apart); mend or drop it"
+
+
+def _label_problems(frame: Frame, name: str) -> Iterator[str]:
+    n = len(frame.atoms)
+    allowed: dict[str, list[tuple[int, ...]]] = {
+        "energy": [(), (1,)],
+        "forces": [(n, 3)],
+        "stress": [(3, 3), (6,), (9,)],
+        "magmoms": [(n,), (n, 1)],
+    }
+    shapes = allowed[name]
+    try:
+        value = np.asarray(frame.given[name], dtype=np.float64)
+    except (ValueError, TypeError):
+        yield f"has {name} {frame.given[name]!r:.40}, which is not a number; mend it or drop it"
+        return
+    if value.shape not in shapes:
+        wanted = " or ".join(map(str, shapes))
+        yield f"has {name} of shape {value.shape}, and it must be {wanted}; mend it or drop it"
+    elif not np.isfinite(value).all():
+        count = f"{np.sum(~np.isfinite(value))} of {value.size} values" if value.size > 1 else "a value"
+        yield f"has {name} with {count} that are NaN or infinite; leave the label out where it is not known"
+    elif name == "forces" and np.abs(value).max(initial=0) > MAX_FORCE:
+        yield f"has a force of {np.abs(value).max():.3g} eV/Å; check the unit (eV/Å) or drop it"
+    elif name == "stress" and frame.atoms.cell.rank < 3:
+        yield "has a stress but no full cell; set the cell or leave the stress out"
+    elif name == "stress" and not np.allclose(full_stress(value), full_stress(value).T, atol=1e-3):
+        yield "has a stress that is not symmetric; give 3x3 or xx yy zz yz xz xy"

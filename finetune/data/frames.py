@@ -1,0 +1,99 @@
+"""A structure with its DFT labels, and where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.stress import voigt_6_to_full_3x3_stress
+from torch import Tensor
+
+from finetune.properties import Properties
+
+PROPERTIES = ("energy", "forces", "stress", "magmoms")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One structure and the labels that its file gives.
+
+    Attributes:
+        atoms: the structure, without calculator.
+        given: labels as they stand in the file (a subset of energy, forces, stress, magmoms), not yet checked; units
+            eV, eV/Å, eV/Å³ (positive under tension; 3x3 or Voigt xx yy zz yz xz xy) and Bohr magnetons.
+        source: the file, as the user named it.
+        index: number of the frame in its file, from 0 as in ASE.
+        family: what kind of structure it is; errors are reported per family.
+        group: which frames belong together (one trajectory); a group is never divided between train, valid and test.
+    """
+
+    atoms: Atoms
+    given: Mapping[str, Any]
+    source: str
+    index: int
+    family: str
+    group: str
+
+    def where(self) -> str:
+        """The frame in words: `frame 12 of train.extxyz`."""
+        return f"frame {self.index} of {self.source}"
+
+    @cached_property
+    def labels(self) -> Properties:
+        """The labels as float64 tensors, NaN where the file gives none; shapes must have been checked."""
+        n, stress = len(self.atoms), self.given.get("stress")
+        return Properties(
+            energy=_tensor(self.given.get("energy"), 1),
+            forces=_tensor(self.given.get("forces"), n, 3),
+            stress=_tensor(None if stress is None else full_stress(stress), 1, 3, 3),
+            magmoms=_tensor(self.given.get("magmoms"), n),
+        )
+
+    @cached_property
+    def structure_hash(self) -> str:
+        """SHA-256 of elements, positions (to 1e-5 Å), cell and periodicity."""
+        atoms = self.atoms
+        numbers, pbc = atoms.get_atomic_numbers().astype("<i8"), np.asarray(atoms.pbc, dtype="<i8")
+        lengths = [np.round(x, 5) + 0.0 for x in (atoms.get_positions(), atoms.cell.array)]
+        return _sha256([numbers.tobytes(), pbc.tobytes(), *(x.astype("<f8").tobytes() for x in lengths)])
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the structure and its labels, to the last bit of the labels."""
+        labels = self.labels.known()
+        return _sha256([self.structure_hash.encode(), *(labels[name].numpy().tobytes() for name in PROPERTIES)])
+
+
+def full_stress(stress: Any) -> np.ndarray:
+    """A stress as 3x3, from 3x3, nine numbers or Voigt order xx yy zz yz xz xy."""
+    values = np.asarray(stress, dtype=np.float64)
+    return voigt_6_to_full_3x3_stress(values) if values.size == 6 else values.reshape(3, 3)
+
+
+def data_hash(frames: Iterable[Frame]) -> str:
+    """SHA-256 of labelled frames, whatever their order and the files that they stand in."""
+    return _sha256(sorted(frame.content_hash.encode() for frame in frames))
+
+
+def hash_fraction(seed: int, text: str) -> float:
+    """A number in [0, 1) that depends on the seed and the text alone, evenly distributed over texts."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:6], "big") / 2**48
+
+
+def _tensor(value: Any, *shape: int) -> Tensor:
+    if value is None:
+        return torch.full(shape, torch.nan, dtype=torch.float64)
+    return torch.from_numpy(np.array(value, dtype=np.float64).reshape(shape))
+
+
+def _sha256(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

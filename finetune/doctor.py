@@ -1,0 +1,229 @@
+"""Labels against an untouched foundation model: wrong signs, units and orders, which the labels alone do not show.
+
+A foundation model is wrong by tens of per cent; the faults looked for here are wrong by their sign, by a factor of ten
+and more, or have nothing in common with the structures. Per frame, c is the cosine between all label and all predicted
+components, and q the ratio of their norms. CHGNet 0.3.0, 0.2.0 and r2scan have, on interfaces, crystals and glasses of
+Li-P-S in PBE and on melts of 3000 K: median c of forces 0.85 to 0.94, lowest 0.54; median c of stress 0.86 to 0.95;
+median q 0.9 to 2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
+
+from finetune.evaluation import Evaluation
+from finetune.references import compositions
+
+AGREE = 0.6  # median |c| from which sign and unit are told; correct labels have 0.85 and more
+UNRELATED = 0.3  # median c below which forces have nothing to do with the structures; shuffled ones have 0.0 ± 0.15
+STRANGER = 0.3  # c of a single frame below which its forces are not its own
+OWN = 0.5  # c that frames with the right forces reach
+FACTOR = 8.0  # q beyond which a unit is wrong: softening explains 2.5, the smallest mistake of units is 13.6
+PER_ATOM = 1.4  # misfit as eV over misfit as eV/atom beyond which it is eV/atom; correct labels have 0.1 or less
+USUAL = 1.3  # q of correct labels, geometric mean
+MIN_ENERGY = 5e-3  # eV/atom rms beyond composition; less is within the error of a foundation model, as are
+MIN_FORCE = 0.1  # eV/Å rms
+MIN_STRESS = 1e-3  # eV/Å³ rms
+MIN_FRAMES = 3  # fewer frames prove nothing
+SPARE = 6  # frames beyond the number of independent compositions that an energy test needs
+SHOWN = 5  # single frames that are told one by one
+
+Units = Mapping[str, float]  # size of a unit in ASE's
+ENERGIES: Units = MappingProxyType(
+    {"kcal/mol": kcal / mol, "kJ/mol": kJ / mol, "Hartree": Hartree, "Rydberg": Rydberg, "meV": 1e-3}
+)
+FORCES: Units = MappingProxyType(
+    {
+        "kcal/mol/Å": kcal / mol,
+        "kJ/mol/Å": kJ / mol,
+        "Hartree/Bohr": Hartree / Bohr,
+        "Rydberg/Bohr": Rydberg / Bohr,
+        "meV/Å": 1e-3,
+    }
+)
+STRESSES: Units = MappingProxyType(
+    {"GPa": GPa, "kbar": 0.1 * GPa, "Hartree/Bohr³": Hartree / Bohr**3, "Rydberg/Bohr³": Rydberg / Bohr**3}
+)
+
+
+@dataclass(frozen=True)
+class _Likeness:
+    """How labels compare with predictions frame by frame: cosine c and ratio of norms q of the frames that can tell."""
+
+    c: np.ndarray
+    q: np.ndarray
+    size: float  # median rms of the labels
+    frames: np.ndarray
+
+
+def check_labels(evaluation: Evaluation) -> list[str]:
+    """Faults of labels that the comparison with a foundation model makes plain; empty where all is well.
+
+    Files, or else families, are looked at one by one, since one of several sources may be at fault; a fault that all of
+    them share is told once.
+
+    Args:
+        evaluation: of a pre-trained potential that has not seen these labels; random weights have nothing to say.
+    """
+    problems: list[str] = []
+    for name, test in TESTS.items():
+        found = _where(evaluation, test)
+        problems += [f"{name} of {part}: {words}" for part, words in found.items()]
+        if name == "forces" and not found:
+            problems += _strangers(evaluation)
+    return problems
+
+
+def _where(evaluation: Evaluation, test: Test) -> dict[str, str]:
+    """The parts of the data with a fault, and the fault in words."""
+    everything = np.arange(len(evaluation.frames))
+    for kind in ("source", "family"):
+        names = np.array([getattr(frame, kind) for frame in evaluation.frames], dtype=object)
+        parts = {name: np.flatnonzero(names == name) for name in sorted(set(names))}
+        found = {name: words for name, part in parts.items() if (words := test(evaluation, part))}
+        if found and len(found) < len(parts):
+            return {f"{name}, {len(parts[name])} frames": words for name, words in found.items()}
+    words = test(evaluation, everything)
+    return {f"all {len(everything)} frames": words} if words else {}
+
+
+def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str:
+    """Energies per atom instead of total ones, of the opposite sign or in another unit.
+
+    What a linear function of the composition explains is taken out first, because codes differ in their energy zeros.
+    """
+    label, predicted = evaluation.labels.energy.numpy()[part], evaluation.predicted.energy.numpy()[part]
+    known = np.isfinite(label) & np.isfinite(predicted)
+    if not known.any():
+        return ""
+    _, counts = compositions([evaluation.frames[i].atoms.numbers for i in part[known]])
+    n = counts.sum(axis=1)
+    x, y = counts / n[:, None], np.stack([label[known] / n, label[known], predicted[known] / n], axis=1)
+    explained, _, rank, _ = np.linalg.lstsq(x, y, rcond=1e-8)
+    total, each, model = (y - x @ explained).T
+    if len(n) - rank < SPARE or _rms(model) < MIN_ENERGY:
+        return ""
+    gain = _rms(total - model) / _rms(each - model)
+    if gain > PER_ATOM and n.min() > 1 and _cosine(each, model) > AGREE:
+        return f"they fit the foundation model {gain:.1f} times better as eV/atom than as eV; give total energies, eV"
+    c, q = _cosine(total, model), _rms(total) / _rms(model)
+    return _sign_and_unit(c, q, ENERGIES, "eV", "total energies, negative where bound")
+
+
+def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str:
+    """Forces of the opposite sign, in another unit, all zero, or of other atoms or frames."""
+    likeness = _force_likeness(evaluation, part)
+    if len(likeness.c) < MIN_FRAMES:
+        return ""
+    c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
+    if q == 0:
+        return f"they are all 0, {UNKNOWN}"
+    if abs(c) < AGREE and c < UNRELATED and likeness.size > MIN_FORCE:
+        return (
+            f"they have nothing to do with the structures (cosine {c:.2f} with the foundation model, correct ones have "
+            "0.8 or more); look whether they are of other frames or in another order of atoms"
+        )
+    return _sign_and_unit(c, q, FORCES, "eV/Å", "forces, not gradients")
+
+
+def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str:
+    """Stress of the opposite sign, in another unit, or all zero.
+
+    The median pressure is taken out on both sides, because that of a foundation model may be off by some GPa.
+    """
+    label, predicted = evaluation.labels.stress.numpy()[part], evaluation.predicted.stress.numpy()[part]
+    known = np.isfinite(label).all(axis=(1, 2)) & np.isfinite(predicted).all(axis=(1, 2))
+    if known.sum() < MIN_FRAMES:
+        return ""
+    pairs = list(zip(_centred(label[known]), _centred(predicted[known]), strict=True))
+    likeness = _likeness(pairs, part[known], MIN_STRESS)
+    if len(likeness.c) < MIN_FRAMES:
+        return ""
+    c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
+    if q == 0:
+        return f"they are all 0, {UNKNOWN}"
+    fault = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension")
+    volumes = np.array([evaluation.frames[i].atoms.get_volume() for i in likeness.frames])
+    virial = q > FACTOR and 1 / 3 < np.median(likeness.q / volumes) < 3
+    return f"{fault} (or these are virials: divide by minus the volume)" if fault and virial else fault
+
+
+Test = Callable[[Evaluation, np.ndarray], str]
+TESTS: Mapping[str, Test] = MappingProxyType(
+    {"energy": _energy_fault, "forces": _forces_fault, "stress": _stress_fault}
+)
+UNKNOWN = "where the foundation model has something; leave out what is not known"
+
+
+def _strangers(evaluation: Evaluation) -> list[str]:
+    """Single frames whose forces are not their own: far below the others, with hardly any in between."""
+    likeness = _force_likeness(evaluation, np.arange(len(evaluation.frames)))
+    alien, own = likeness.c < STRANGER, likeness.c > OWN
+    between = len(likeness.c) - alien.sum() - own.sum()
+    if not alien.any() or own.sum() < 2 * MIN_FRAMES or between > alien.sum() / 2:
+        return []
+    usual = np.median(likeness.c[own])
+    problems = [
+        f"forces of {evaluation.frames[i].where()}: they have nothing to do with the structure (cosine {c:.2f} with "
+        f"the foundation model, other frames {usual:.2f}); look whether they are of another frame or in another order "
+        "of atoms, label the frame again or drop it"
+        for i, c in zip(likeness.frames[alien], likeness.c[alien], strict=True)
+    ]
+    more = len(problems) - SHOWN
+    return [*problems[:SHOWN], f"forces of {more} other frames: the same"] if more > 0 else problems
+
+
+def _force_likeness(evaluation: Evaluation, part: np.ndarray) -> _Likeness:
+    """Cosines and ratios of the forces of some frames; frames with a force that is not known are left out."""
+    ends = np.cumsum([len(frame.atoms) for frame in evaluation.frames])[:-1]
+    label = np.split(evaluation.labels.forces.numpy(), ends)
+    predicted = np.split(evaluation.predicted.forces.numpy(), ends)
+    known = np.array([i for i in part if np.isfinite(label[i]).all() and np.isfinite(predicted[i]).all()], dtype=int)
+    return _likeness([(label[i], predicted[i]) for i in known], known, MIN_FORCE)
+
+
+def _likeness(pairs: list[tuple[np.ndarray, np.ndarray]], frames: np.ndarray, least: float) -> _Likeness:
+    """Likeness over the (label, predicted) pairs whose predictions have an rms of at least `least`."""
+    chosen = [k for k, (_, predicted) in enumerate(pairs) if _rms(predicted) > least]
+    c = np.array([_cosine(*pairs[k]) for k in chosen])
+    sizes = np.array([_rms(pairs[k][0]) for k in chosen])
+    q = sizes / np.array([_rms(pairs[k][1]) for k in chosen])
+    return _Likeness(c, q, float(np.median(sizes)) if len(sizes) else math.nan, frames[chosen])
+
+
+def _sign_and_unit(c: float, q: float, units: Units, wanted: str, meaning: str) -> str:
+    """Words for the opposite sign, for another unit, or both; empty where the sign agrees and the size may be right."""
+    flipped, scaled = c < -AGREE, abs(c) > AGREE and not 1 / FACTOR < q < FACTOR
+    if not (flipped or scaled):
+        return ""
+    words = f"cosine {c:.2f} with the foundation model and {q:.3g} times its size; give {wanted}"
+    if flipped:
+        words += f", with the opposite sign ({meaning})"
+    if scaled:
+        misfit = {name: abs(math.log(q * size / USUAL)) for name, size in units.items()}
+        near = [f"{name} (then multiply by {units[name]:.6g})" for name in sorted(misfit, key=misfit.__getitem__)]
+        near = near[: sum(value < math.log(3) for value in misfit.values())]
+        words += f", as they look like {' or '.join(near)}" if near else ", as their unit is another one"
+    return words
+
+
+def _centred(stress: np.ndarray) -> np.ndarray:
+    """Stresses minus the median of their mean normal stress."""
+    return stress - np.median(np.trace(stress, axis1=1, axis2=2)) / 3 * np.eye(3)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine between two arrays of numbers; 0 where one of them is all zero."""
+    norm = np.linalg.norm(a) * np.linalg.norm(b)
+    return float((a * b).sum() / norm) if norm else 0.0
+
+
+def _rms(values: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt((values**2).mean()))

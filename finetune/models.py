@@ -1,0 +1,161 @@
+"""Model names, and the one checkpoint format: what rebuilds a potential, and its weights.
+
+A checkpoint is a dict with `potential` (`class_path` and plain `init_args`, nested for a potential made of potentials)
+and `state_dict` (tensors). It is read with `weights_only=True`: nothing in it is executed. Lightning's `.ckpt` of a run
+has both beside the state of the optimiser, so it is a model as well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.errors import InputError, unknown
+from finetune.potential import Potential
+
+FORMAT = "finetune-1"
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
+    """The potential behind a model name, in evaluation mode, on the CPU.
+
+    Args:
+        name: `chgnet`, `chgnet:r2scan`, `mace:mini`, `mace:medium-mpa-0`, `mace:PATH.model`, a run directory (its best
+            checkpoint), a `.ckpt` of a run, or a single file written by `save`.
+        trusted: a foreign `.model` is a pickle and runs code when read; true says that you trust the file.
+
+    Raises:
+        InputError: no such model, a damaged checkpoint, or a pickle that is not trusted.
+    """
+    text = os.fspath(name)
+    path = Path(text)
+    if path.is_dir():
+        path = _in_run(path)
+    if path.is_file() and path.suffix != ".model":
+        return restore(read_checkpoint(path), path)
+    if path.suffix == ".model" and ":" not in text:
+        text = f"mace:{text}"
+    family, _, rest = text.partition(":")
+    known = backbones()
+    if family not in known:
+        if os.sep in text or path.suffix:
+            raise InputError(f"there is no model file or run directory {text}; check the path")
+        raise unknown("model", text, [*known, *(f"{family}:{name}" for family in known for name in names(family))])
+    return backbone(family).named(rest, trusted=trusted).eval()
+
+
+def backbones() -> list[str]:
+    """Names of the backbones: the files in `finetune/backbones`."""
+    package = importlib.import_module("finetune.backbones")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def backbone(name: str) -> type[Potential]:
+    """The `Potential` that the file of a backbone defines."""
+    module = importlib.import_module(f"finetune.backbones.{name}")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Potential) and value.__module__ == module.__name__
+    ]
+    return found[0]
+
+
+def names(family: str) -> dict[str, str]:
+    """Names of a backbone's foundation models, with their licences."""
+    return backbone(family).names()
+
+
+def save(potential: Potential, path: str | os.PathLike[str], **about: Any) -> None:
+    """Write a potential as a single file, whole or not at all; `about` holds plain facts about it."""
+    write_whole({"format": FORMAT, **packed(potential), "about": about}, Path(path))
+
+
+def packed(potential: Potential) -> dict[str, Any]:
+    """What rebuilds a potential: its config, its weights and its licence."""
+    weights = {key: value.detach().cpu() for key, value in potential.state_dict().items()}
+    return {"potential": potential.config(), "state_dict": weights, "licence": potential.licence}
+
+
+def write_whole(content: Any, path: Path) -> None:
+    """`torch.save` to a `.partial` beside the file, then rename: a reader sees a whole file or none.
+
+    Raises:
+        InputError: the disk is full or not writable.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path} ({error}); free some space or choose another directory") from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; nothing in it is executed.
+
+    Raises:
+        InputError: damaged, not plain, or not a checkpoint of this package.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} holds more than plain weights and is not opened ({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is damaged or not a checkpoint ({str(error).splitlines()[0]}); take another"
+        ) from error
+    if not isinstance(content, dict) or not {"potential", "state_dict"} <= content.keys():
+        raise InputError(f"{path} is not a checkpoint of this package; expected entries potential and state_dict")
+    return content
+
+
+def restore(content: dict[str, Any], path: Path) -> Potential:
+    """The potential that a checkpoint holds, in evaluation mode."""
+    potential = build(content["potential"])
+    state: dict[str, Tensor] = content["state_dict"]
+    if "pytorch-lightning_version" in content:  # a run's .ckpt: the potential is an attribute of the LightningModule
+        state = {k.removeprefix("potential."): v for k, v in state.items() if k.startswith("potential.")}
+    try:
+        potential.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"the weights in {path} do not fit its own architecture: {error}") from error
+    potential.licence, potential.pretrained = content.get("licence", potential.licence), True
+    return potential.eval()
+
+
+def build(config: dict[str, Any]) -> Potential:
+    """The potential of a `class_path` and `init_args`, nested ones first; only this package's classes are built."""
+    module, _, name = config["class_path"].rpartition(".")
+    if module.partition(".")[0] != "finetune":
+        raise InputError(f"the checkpoint names a class outside this package: {config['class_path']}; it is not built")
+    cls = getattr(importlib.import_module(module), name)
+    arguments = {
+        key: build(value) if isinstance(value, dict) and "class_path" in value else value
+        for key, value in config["init_args"].items()
+    }
+    potential: Potential = cls(**arguments)
+    return potential
+
+
+def _in_run(directory: Path) -> Path:
+    """The best checkpoint of a run directory, or the last one where there is no best."""
+    for name in (BEST, LAST):
+        if (directory / name).is_file():
+            return directory / name
+    raise InputError(f"{directory} holds no {BEST} or {LAST}; give the directory of a finished fit")

@@ -1,0 +1,108 @@
+"""The contract that every backbone keeps: atoms to energy, forces and stress."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from finetune import graph as graphs
+from finetune.errors import InputError
+from finetune.graph import Graph
+from finetune.properties import Properties
+
+
+class Potential(nn.Module, ABC):
+    """Maps atoms to energy (eV), forces (eV/Å) and stress (eV/Å³).
+
+    A backbone implements `graph`, `energies` and `descriptors`, names its parameter `groups`, and says by `config` how
+    it is rebuilt; forces and stress follow from `energies` by differentiation, once for all backbones.
+
+    Attributes:
+        cutoff: radius in Å beyond which atoms do not see each other in one message.
+        elements: atomic numbers that the potential knows.
+        licence: licence of the weights, SPDX id or a plain word.
+        pretrained: the weights come from training, so predictions mean something before fine-tuning.
+        groups: parameter groups by name (embedding, interactions, readouts, ...): prefixes of parameter names.
+        offsets: index keys of the backbone's own graph and the key whose length they count, for `collate`.
+    """
+
+    cutoff: float
+    elements: frozenset[int]
+    licence: str = "unknown"
+    pretrained: bool = False
+    groups: Mapping[str, tuple[str, ...]] = {}
+    offsets: Mapping[str, str] = {}
+
+    @abstractmethod
+    def graph(self, atoms: Atoms) -> Graph:
+        """The backbone's graph of a structure, on the CPU.
+
+        Raises:
+            InputError: an element that the potential does not know, atoms on top of each other, a cell without volume.
+        """
+
+    @abstractmethod
+    def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Energy per structure, energies per atom (or None) and magnetic moments (or None) of a strained graph."""
+
+    @abstractmethod
+    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
+        """The features that the readout of each atom's energy is linear in, per element."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """`class_path` and plain `init_args` that rebuild this potential without its weights."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> Potential:
+        """A small one with random weights for tests, seeded by torch's generator."""
+
+    @classmethod
+    def named(cls, name: str, trusted: bool = False) -> Potential:
+        """The potential behind the part of a model name after the colon (`chgnet:r2scan` -> `r2scan`)."""
+        raise InputError(f"{cls.__name__} has no named models (got {name!r}); give a run directory or a checkpoint")
+
+    @classmethod
+    def names(cls) -> dict[str, str]:
+        """Names that `named` knows, with the licence of each."""
+        return {}
+
+    def collate(self, members: Sequence[Graph]) -> Graph:
+        """One graph out of several."""
+        return graphs.collate(members, self.offsets)
+
+    def forward(self, graph: Graph) -> Properties:
+        """Energy, forces and stress (float64) of a batched graph; differentiable in training mode.
+
+        The geometry stays in double precision, whatever the weights are in: bond lengths and angles lose no digits.
+        """
+        graph = graphs.to(graph, self.device, torch.float64)
+        return graphs.energy_and_derivatives(graph, self.energies, self.training)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    def check_elements(self, atoms: Atoms) -> None:
+        """Raise `InputError` where an element is not known to this potential."""
+        missing = sorted(set(atoms.numbers.tolist()) - self.elements)
+        if missing:
+            known = ", ".join(chemical_symbols[z] for z in sorted(self.elements))
+            raise InputError(
+                f"{type(self).__name__} does not know {', '.join(chemical_symbols[z] for z in missing)}; "
+                f"it knows {known}. Take another foundation model or drop the frame"
+            )

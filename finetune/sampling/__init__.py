@@ -1,0 +1,21 @@
+"""Structures to label: samplers take frames and yield frames, and a recipe chains them."""
+
+from finetune.sampling.core import Context, Limits, Recipe, Sampler
+from finetune.sampling.crystals import Crystals, Rattled, Strained, Substituted, Swapped
+from finetune.sampling.melts import Melt, Packed, Relaxed, Stacked
+
+__all__ = [
+    "Context",
+    "Crystals",
+    "Limits",
+    "Melt",
+    "Packed",
+    "Rattled",
+    "Recipe",
+    "Relaxed",
+    "Sampler",
+    "Stacked",
+    "Strained",
+    "Substituted",
+    "Swapped",
+]

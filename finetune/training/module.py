@@ -1,0 +1,202 @@
+"""`FineTune`: predict, compare with the labels, log. One LightningModule for every potential."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim import Optimizer
+
+from finetune import models
+from finetune.adapting import Shifted, freeze_unused, parameter_groups
+from finetune.data.batching import Batch
+from finetune.data.module import FrameData
+from finetune.doctor import check_labels
+from finetune.errors import InputError
+from finetune.evaluation import evaluate
+from finetune.loss import Loss
+from finetune.potential import Potential
+from finetune.properties import Properties
+from finetune.references import References, fit_references
+
+
+def adamw(parameters: Any) -> Optimizer:
+    """AdamW with a learning rate of 1e-3 and no weight decay, what fine-tuning wants (arXiv 2606.12704)."""
+    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
+
+
+class FineTune(lightning.LightningModule):
+    """Fine-tune a potential on energies, forces and stress.
+
+    Args:
+        potential: a model name (`chgnet`, `mace:mini`, `mace:medium-mpa-0`, a run directory, a checkpoint) or a
+            potential by `class_path` and `init_args`, for its options.
+        loss: kind, weights and schedule of the loss.
+        optimizer: constructor of the optimiser; its learning rate is the peak of the schedule.
+        warmup: share of the run over which the learning rate rises linearly.
+        schedule: `cosine` falls to `final` times the peak at the end of the run, `constant` stays.
+        final: learning rate at the end over the peak.
+        groups: learning-rate factors of parameter groups (embedding, interactions, readouts); 0 freezes a group.
+        refit_references: refit one reference energy per element to the difference between labels and foundation first.
+    """
+
+    def __init__(
+        self,
+        potential: str | Potential = "chgnet",
+        loss: Loss = Loss(),  # noqa: B008  frozen
+        optimizer: OptimizerCallable = adamw,
+        warmup: float = 0.05,
+        schedule: Literal["cosine", "constant"] = "cosine",
+        final: float = 0.0,
+        groups: Mapping[str, float] | None = None,
+        refit_references: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup < 1:
+            raise InputError(
+                f"warmup is the share of the run over which the learning rate rises, got {warmup}; give 0 to 1"
+            )
+        if isinstance(potential, str):
+            potential = models.load(potential)
+        self.potential = potential if isinstance(potential, Shifted) else Shifted(potential)
+        self.loss, self.optimizer, self.warmup, self.schedule, self.final = loss, optimizer, warmup, schedule, final
+        self.groups, self.refit_references = dict(groups or {}), refit_references
+
+    def forward(self, graph: dict[str, Tensor]) -> Properties:
+        """Energy (eV), forces (eV/Å) and stress (eV/Å³) of a batched graph."""
+        predicted: Properties = self.potential(graph)
+        return predicted
+
+    def step(self, batch: Batch, stage: str) -> Tensor:
+        """Predict, compare with the labels, log the loss and its mean absolute errors."""
+        predicted = self(batch.graph)
+        total, terms = self.loss.at(self.current_epoch)(predicted, batch.labels, batch.n_atoms)
+        size = len(batch.n_atoms)
+        self._log(f"{stage}/loss", total.detach(), size, prog_bar=True)
+        for name, value in terms.items():
+            if self.loss.at(self.current_epoch).weights[name] > 0:
+                self._log(f"{stage}/{name}_loss", value.detach(), size)
+        for name, (error, known) in absolute_errors(predicted, batch).items():
+            if known:
+                self._log(f"{stage}/{name}_mae", error, known, prog_bar=stage == "valid" and name == "forces")
+        return total
+
+    def _log(self, name: str, value: Tensor, size: int, prog_bar: bool = False) -> None:
+        self.log(name, value.float(), on_step=False, on_epoch=True, batch_size=size, prog_bar=prog_bar, sync_dist=True)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Loss of a training batch."""
+        loss = self.step(batch, "train")
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {float(loss)} in epoch {self.current_epoch}; lower the learning rate or clip gradients "
+                "(--trainer.gradient_clip_val 10), and check the labels; best.ckpt holds the last good weights"
+            )
+        return loss
+
+    def validation_step(self, batch: Batch) -> None:
+        """Loss and errors of a validation batch."""
+        self.step(batch, "valid")
+
+    def test_step(self, batch: Batch) -> None:
+        """Loss and errors of a test batch."""
+        self.step(batch, "test")
+
+    def predict_step(self, batch: Batch) -> tuple[Tensor, Tensor, Properties]:
+        """Indices of the frames, their numbers of atoms, and what is predicted for them."""
+        return batch.frames, batch.n_atoms, self(batch.graph).to("cpu")
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimiser over the free parameter groups; each keeps its peak learning rate as `peak`."""
+        if self.loss.magmoms == 0 and not any((s.magmoms or 0) > 0 for s in self.loss.stages or []):
+            freeze_unused(self.potential, ("site_wise",))
+        groups = parameter_groups(self.potential, 1.0, self.groups)
+        factors = [group.pop("lr") for group in groups]
+        optimizer = self.optimizer(groups)
+        for group, factor in zip(optimizer.param_groups, factors, strict=True):
+            group["lr"] *= factor
+            group["peak"] = group["lr"]
+        return optimizer
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rates for the share of the run that is over; depends on nothing but that share."""
+        factor = self.rate(self._progress(batch_idx))
+        optimizer: Any = self.optimizers()
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+
+    def rate(self, progress: float) -> float:
+        """Learning rate over its peak when a share `progress` of the run is over."""
+        if progress < self.warmup:
+            return (progress + 1e-3) / (self.warmup + 1e-3)
+        if self.schedule == "constant":
+            return 1.0
+        x = min(1.0, (progress - self.warmup) / (1 - self.warmup))
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * x)) / 2
+
+    def _progress(self, batch_idx: int) -> float:
+        """Share of `max_epochs`, `max_steps` or `max_time` that is over, the largest."""
+        trainer: Any = self.trainer
+        shares = [0.0]
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            shares.append(
+                (trainer.current_epoch + batch_idx / max(1, trainer.num_training_batches)) / trainer.max_epochs
+            )
+        if trainer.max_steps > 0:
+            shares.append(trainer.global_step / trainer.max_steps)
+        for timer in trainer.callbacks:
+            remaining = timer.time_remaining() if isinstance(timer, Timer) else None
+            if remaining is not None:
+                elapsed = timer.time_elapsed()
+                shares.append(elapsed / max(elapsed + remaining, 1e-9))
+        return max(shares)
+
+    def on_fit_start(self) -> None:
+        """Refuse what would fail later without a clear word."""
+        if torch.is_inference_mode_enabled():
+            raise InputError("forces are gradients: validation needs Trainer(inference_mode=False)")
+        if self.refit_references and not self.trainer.ckpt_path:
+            fitted = refit_references(self.potential, self.trainer.datamodule)  # type: ignore[attr-defined]
+            rank_zero_info(fitted.message())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the potential, so that a `.ckpt` is a model."""
+        checkpoint["format"] = models.FORMAT
+        checkpoint["potential"] = self.potential.config()
+        checkpoint["licence"] = self.potential.licence
+
+
+def refit_references(potential: Shifted, data: FrameData) -> References:
+    """Fit the reference energies to labels minus predictions of the training frames, add them, and return them.
+
+    Raises:
+        InputError: the labels cannot belong to the structures, see `finetune.doctor.check_labels`.
+    """
+    frames = data.frames("train")
+    untouched = evaluate(potential, frames, shift=True, batch_edges=data.batch_edges, graphs=data.graphs("train"))
+    problems = check_labels(untouched) if potential.pretrained and data.units else []
+    if problems:
+        raise InputError("; ".join(problems) + " (--data.units false trains all the same)")
+    difference = (untouched.labels.energy - untouched.predicted.energy).numpy()
+    fitted = fit_references([frame.atoms.numbers for frame in frames], difference)
+    potential.add(fitted.energies)
+    return fitted
+
+
+def absolute_errors(predicted: Properties, batch: Batch) -> dict[str, tuple[Tensor, int]]:
+    """Mean absolute error over the known components, and how many there are: eV/atom, eV/Å, eV/Å³."""
+    n = batch.n_atoms
+    pairs = {
+        "energy": ((predicted.energy - batch.labels.energy) / n),
+        "forces": predicted.forces - batch.labels.forces,
+        "stress": predicted.stress - batch.labels.stress,
+    }
+    known = {name: (error.detach(), int(torch.isfinite(error).sum())) for name, error in pairs.items()}
+    return {name: (torch.nanmean(error.abs()), count) for name, (error, count) in known.items()}

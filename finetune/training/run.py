@@ -1,0 +1,197 @@
+"""The run directory of a fit: checkpoints, provenance, history, errors before and after, plots, summary."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from rich.console import Console
+
+from finetune import models, plots
+from finetune.errors import InputError
+from finetune.evaluation import Evaluation, compare_table, evaluate
+from finetune.metrics import Errors, Row
+from finetune.potential import Potential
+
+PARTS = {"valid": "validation frames (they chose the epoch)", "test": "test frames (held-out groups)"}
+
+PACKAGES = ("torch", "lightning", "mace-torch", "chgnet", "e3nn", "ase", "pymatgen", "numpy", "vesin")
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints are written to a `.partial` and renamed, so that no half one is ever read as whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write one checkpoint, whole or not at all."""
+        models.write_whole(checkpoint, Path(path))
+
+
+def checkpoints(directory: Path, monitor: str) -> list[ModelCheckpoint]:
+    """`best.ckpt`, lowest in `monitor`, and `last.ckpt`, both written at the end of each epoch."""
+    common: dict[str, Any] = {
+        "dirpath": directory,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+        "save_on_train_epoch_end": True,
+    }
+    return [
+        ModelCheckpoint(filename="best", monitor=monitor, mode="min", save_top_k=1, **common),
+        ModelCheckpoint(filename="last", every_n_epochs=1, **common),
+    ]
+
+
+class RunDirectory(Callback):
+    """Writes what a fit leaves beside its checkpoints.
+
+    `config.yaml`, `provenance.json` (seed, versions, git revision, data hash, licence), `metrics.csv` (a row for each
+    epoch), `before.json` and `after.json` (errors on the validation and test frames), plots and `summary.md`.
+
+    Args:
+        directory: the run directory.
+        config: the resolved configuration as YAML.
+        seed: the seed of the run.
+    """
+
+    def __init__(self, directory: Path, config: str, seed: int | None) -> None:
+        self.directory, self.config, self.seed = directory, config, seed
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history so far, so that a resumed run goes on with it."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the history of the run that is resumed."""
+        self.rows = list(state_dict["rows"])
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Write config and provenance, and evaluate the potential as it came."""
+        if not trainer.is_global_zero:
+            return
+        self._write("config.yaml", self.config)
+        self._write("provenance.json", json.dumps(self._provenance(trainer, pl_module), indent=1))
+        if trainer.ckpt_path is None:
+            before = {
+                name: result.json() for name, result in self._evaluate(trainer, pl_module.potential, shift=True).items()
+            }
+            self._write("before.json", json.dumps(before, indent=1))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Add the epoch's row to `metrics.csv`; the validation of the epoch has run by now."""
+        if not trainer.is_global_zero:
+            return
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row["learning_rate"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with io.StringIO(newline="") as text:
+            writer = csv.DictWriter(text, names, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            self._write("metrics.csv", text.getvalue())
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Evaluate the best weights, draw the plots, write and print the summary."""
+        best = self.directory / models.BEST
+        if not trainer.is_global_zero or not best.is_file() or trainer.interrupted:
+            return
+        potential = models.load(best).to(pl_module.device)
+        after = self._evaluate(trainer, potential, shift=False)
+        self._write("after.json", json.dumps({name: result.json() for name, result in after.items()}, indent=1))
+        before = json.loads((self.directory / "before.json").read_text())
+        for name, result in after.items():
+            plots.parity(result, self.directory / f"parity-{name}.png")
+        plots.curves(self.directory / "metrics.csv", self.directory / "curves.png")
+        console = Console(record=True, width=100)
+        for name, result in after.items():
+            console.print(f"\n[bold]{PARTS[name]}[/bold]")
+            console.print(compare_table(errors_from(before[name]), result))
+        console.print(f"\nrun directory, and a model name like any other: {self.directory}")
+        console.print("  best.ckpt last.ckpt   weights       config.yaml provenance.json   how it was made")
+        console.print("  parity-*.png curves.png   plots     metrics.csv before.json after.json summary.md   figures")
+        self._write("summary.md", "```\n" + console.export_text() + "```\n")
+
+    def _evaluate(self, trainer: Any, potential: Potential, shift: bool) -> dict[str, Evaluation]:
+        """Errors on the validation frames, and on the test frames where there are some."""
+        data = trainer.datamodule
+        parts = [part for part in PARTS if part == "valid" or data.files[part] is not None or data.split[2] > 0]
+        return {
+            part: evaluate(
+                potential, data.frames(part), shift=shift, batch_edges=data.batch_edges, graphs=data.graphs(part)
+            )
+            for part in parts
+        }
+
+    def _provenance(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+        data = trainer.datamodule
+        return {
+            "seed": self.seed,
+            "data": {
+                "sha256": data.data_hash(),
+                "files": data.files,
+                "train": len(data.train_frames),
+                "valid": len(data.valid_frames),
+            },
+            "foundation_licence": pl_module.potential.licence,
+            "versions": {"python": platform.python_version(), **versions()},
+            "git": git_revision(),
+            "command": sys.argv[1:],
+        }
+
+    def _write(self, name: str, text: str) -> None:
+        """Write a text file whole or not at all."""
+        write_text(self.directory / name, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file to a `.partial` and rename it.
+
+    Raises:
+        InputError: the disk is full or not writable.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error}); free some space or choose another directory") from error
+
+
+def errors_from(content: dict[str, Any]) -> Errors:
+    """Errors read back from their JSON, NaN where it says null."""
+
+    def row(values: dict[str, Any]) -> Row:
+        return {name: math.nan if value is None else value for name, value in values.items()}
+
+    family = {name: row(values) for name, values in content["family"].items()}
+    element = {name: row(values) for name, values in content["element"].items()}
+    return Errors(row(content["all"]), family, element, content["frames"], content["energy_shifted"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the result."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_revision() -> str | None:
+    """Revision of the working directory, None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

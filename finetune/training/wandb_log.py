@@ -1,0 +1,61 @@
+"""What Weights & Biases is told beside the curves: config, data hash, plots, and the model as an artifact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+
+from finetune import models
+
+FILES = (models.BEST, "config.yaml", "provenance.json", "after.json", "summary.md")
+
+
+class WandbRecord(Callback):
+    """Completes the record of a fit in Weights & Biases; comes after `RunDirectory`, whose files it sends.
+
+    Args:
+        directory: the run directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Send the resolved config and the provenance, data hash included."""
+        if not trainer.is_global_zero:
+            return
+        for logger in wandb_loggers(trainer):
+            config = yaml.safe_load((self.directory / "config.yaml").read_text())
+            provenance = json.loads((self.directory / "provenance.json").read_text())
+            logger.experiment.config.update({**config, "provenance": provenance}, allow_val_change=True)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Send errors, plots and the model."""
+        if not trainer.is_global_zero:
+            return
+        for logger in wandb_loggers(trainer):
+            import wandb
+
+            run = logger.experiment
+            after = self.directory / "after.json"
+            if after.is_file():
+                for part, errors in json.loads(after.read_text()).items():
+                    run.summary.update({f"{part}_after/{name}": value for name, value in errors["all"].items()})
+            run.log({path.stem: wandb.Image(str(path)) for path in sorted(self.directory.glob("*.png"))})
+            artifact = wandb.Artifact(
+                f"model-{run.id}", type="model", metadata={"licence": pl_module.potential.licence}
+            )
+            for name in FILES:
+                if (self.directory / name).is_file():
+                    artifact.add_file(str(self.directory / name))
+            run.log_artifact(artifact)
+
+
+def wandb_loggers(trainer: Any) -> list[WandbLogger]:
+    """The W&B loggers of a trainer."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
