@@ -55,7 +55,7 @@ def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
 def backbones() -> list[str]:
     """Names of the backbones: the files in `finetune/backbones`."""
     package = importlib.import_module("finetune.backbones")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
 def backbone(name: str) -> type[Potential]:

@@ -2,59 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
-import logging
-import os
-import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers as number_of
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from finetune.backbones._mace_models import (
+    BACKENDS,
+    NON_COMMERCIAL,
+    URLS,
+    accelerate,
+    build,
+    cut,
+    default_dtype,
+    foundation_model,
+    licence_of,
+    o3,
+    plain,
+    single_head,
+)
 from finetune.errors import InputError, unknown
 from finetune.graph import Graph, neighbour_graph
 from finetune.potential import Potential
-
-torch.serialization.add_safe_globals([slice])  # e3nn 0.4 reads its constants with weights_only
-_environment = os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)  # mace tells at import that cuEquivariance is not there
-    from e3nn import o3
-    from mace import modules
-    from mace.calculators import foundations_models as foundations
-    from mace.tools.finetuning_utils import load_foundations_elements
-    from mace.tools.scripts_utils import extract_config_mace_model, remove_pt_head
-    from mace.tools.utils import AtomicNumberTable, get_cache_dir
-
-    logging.disable(logging.NOTSET)
-# importing mace makes every later torch.load of this process unpickle anything; undo that
-if _environment is None:
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-
-SHIPPED = {"mini": Path(__file__).parents[1] / "foundations" / "mace-mini.pt"}
-OMOL = "https://github.com/ACEsuit/mace-foundations/releases/download/mace_omol_0/MACE-omol-0-extra-large-1024.model"
-URLS = {**foundations.mace_mp_urls, "omol-extra-large": OMOL}
-URLS |= {f"off-{size}": url for size, url in foundations.mace_off_urls.items()}
-NON_COMMERCIAL = "ASL (academic, no commercial use)"
-CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
-IRREPS = ("hidden_irreps", "MLP_irreps", "edge_irreps")
-BACKENDS = {"e3nn": None, "cueq": "cuequivariance_torch", "oeq": "openequivariance"}
-
-
-def licence_of(name: str) -> str:
-    """Licence of a named foundation model, as its authors state it."""
-    restricted = ("omat", "matpes", "mh-", "off-", "omol")
-    return NON_COMMERCIAL if any(word in name for word in restricted) else "MIT"
 
 
 class MACE(Potential):
@@ -95,12 +69,12 @@ class MACE(Potential):
         if foundation is not None and architecture is not None:
             raise InputError("architecture goes with foundation: null only; leave one of them out")
         with default_dtype(getattr(torch, dtype)):
-            model = _build(architecture or {}) if foundation is None else _foundation(foundation, trusted)
-            model = _single_head(model.to(getattr(torch, dtype)), head)
+            model = build(architecture or {}) if foundation is None else foundation_model(foundation, trusted)
+            model = single_head(model.to(getattr(torch, dtype)), head)
             if elements is not None:
-                model = _cut(model, sorted(number_of[symbol] for symbol in elements))
-            self.architecture, self.backend = _plain(model), backend
-            self.model = _accelerate(model, backend)
+                model = cut(model, sorted(number_of[symbol] for symbol in elements))
+            self.architecture, self.backend = plain(model), backend
+            self.model = accelerate(model, backend)
         self.licence = licence_of(foundation) if foundation in URLS else "see the foundation model's card"
         if foundation in URLS and self.licence == NON_COMMERCIAL:
             warnings.warn(f"mace:{foundation} is under the {NON_COMMERCIAL}; so is what is tuned from it", stacklevel=2)
@@ -196,162 +170,3 @@ TINY = {
     "atomic_inter_scale": 1.0,
     "atomic_inter_shift": 0.0,
 }
-
-
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Mace builds its modules in torch's default dtype; set it for a moment and put the old one back."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _build(architecture: Mapping[str, Any]) -> Any:
-    """A ScaleShiftMACE with random weights from plain arguments."""
-    arguments: dict[str, Any] = {"interaction_cls_first": architecture.get("interaction_cls"), **architecture}
-    missing = sorted({key for key in TINY if key not in {"radial_MLP"}} - set(arguments))
-    if missing:
-        raise InputError(f"the MACE architecture lacks {', '.join(missing)}; name a foundation or give them")
-    for key in CLASSES:
-        if arguments.get(key):
-            arguments[key] = getattr(modules, arguments[key])
-    for key in IRREPS:
-        if arguments.get(key):
-            arguments[key] = o3.Irreps(arguments[key])
-    arguments["gate"] = modules.gate_dict[arguments["gate"] or "None"]
-    arguments["atomic_energies"] = np.array(arguments["atomic_energies"])
-    arguments["num_elements"] = len(arguments["atomic_numbers"])
-    for key in ("atomic_inter_scale", "atomic_inter_shift"):
-        arguments[key] = np.array(arguments[key])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return modules.ScaleShiftMACE(**arguments)
-
-
-def _plain(model: Any) -> dict[str, Any]:
-    """The arguments that rebuild a ScaleShiftMACE, in plain types."""
-    arguments = extract_config_mace_model(model)
-    gates = {gate: name for name, gate in modules.gate_dict.items()}
-    plain: dict[str, Any] = {}
-    for key, value in arguments.items():
-        if key in CLASSES:
-            value = value.__name__
-        elif key in IRREPS:
-            value = str(value) if value is not None else None
-        elif key == "gate":
-            value = next(
-                (
-                    name
-                    for gate, name in gates.items()
-                    if getattr(gate, "__name__", None) == getattr(value, "__name__", None)
-                ),
-                "silu",
-            )
-        elif isinstance(value, np.ndarray | Tensor):
-            value = value.tolist()
-        elif isinstance(value, np.generic):
-            value = value.item()
-        plain[key] = value
-    return {key: value for key, value in plain.items() if key not in {"cueq_config", "oeq_config", "num_elements"}}
-
-
-def _foundation(name: str, trusted: bool) -> Any:
-    """The upstream module behind a foundation's name or path."""
-    if name in SHIPPED:
-        return _shipped(SHIPPED[name])
-    if name in URLS:
-        path = _downloaded(name)
-    elif os.path.isfile(name):
-        path = name
-        if not trusted:
-            raise InputError(
-                f"{name} is a Python pickle: reading it runs whatever code its author put in. "
-                "If you trust where it comes from, say so: trusted=True, --trusted, or trusted: true in the config"
-            )
-    elif name.endswith(".model") or os.sep in name:
-        raise InputError(f"there is no file {name}; check the path")
-    else:
-        raise unknown("MACE foundation model", name, cls_names())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = torch.load(path, map_location="cpu", weights_only=False)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, AttributeError, KeyError) as error:
-        raise InputError(f"{path} is not a MACE .model file ({type(error).__name__}: {error})") from error
-    if type(model).__name__ != "ScaleShiftMACE":
-        raise InputError(f"{path} holds a {type(model).__name__}; only ScaleShiftMACE models are supported")
-    return model
-
-
-def _shipped(path: Path) -> Any:
-    """The model of a checkpoint of this package; its reference energies become the model's atomic energies."""
-    if not path.is_file():
-        raise InputError(f"{path.name} is missing from the installation; install the package again")
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    config, state = stored["potential"]["init_args"]["potential"], stored["state_dict"]
-    model = _build(config["init_args"]["architecture"])
-    prefix = "potential.model."
-    model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)})
-    model.atomic_energies_fn.atomic_energies += state["references"][model.atomic_numbers]
-    return model
-
-
-def cls_names() -> list[str]:
-    """All names that `MACE(foundation=...)` knows."""
-    return [*SHIPPED, *URLS]
-
-
-def _downloaded(name: str) -> str:
-    """Path of a named foundation model in mace's cache, downloaded by mace where it is not there."""
-    url = URLS[name]
-    stem = "".join(c for c in os.path.basename(url) if c.isalnum() or c == "_")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return str(foundations.download_mace_mp_checkpoint(url))
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"mace:{name} is not in the cache and could not be downloaded ({error}). Fetch {url} where there is "
-            f"network and put it at {Path(get_cache_dir()) / stem}; offline, mace:mini is shipped with this package"
-        ) from error
-
-
-def _single_head(model: Any, head: str | None) -> Any:
-    """The model with one head, the named one."""
-    heads = list(getattr(model, "heads", ["Default"]))
-    if head is not None and head not in heads:
-        raise unknown("head", head, heads)
-    if len(heads) == 1:
-        return model
-    if head is None:
-        raise InputError(f"this MACE model has heads {', '.join(heads)}; name the one to use: head: {heads[0]}")
-    return remove_pt_head(model, head)
-
-
-def _cut(model: Any, numbers: list[int]) -> Any:
-    """The same model with fewer elements."""
-    table = [int(z) for z in model.atomic_numbers]
-    missing = [z for z in numbers if z not in table]
-    if missing:
-        raise InputError(f"elements {missing} (atomic numbers) are not in the foundation's table {table}")
-    plain = _plain(model)
-    rows = [table.index(z) for z in numbers]
-    energies = np.atleast_2d(np.array(plain["atomic_energies"]))[:, rows]
-    small = _build({**plain, "atomic_numbers": numbers, "atomic_energies": energies.tolist()})
-    lmax = max(l for _, (l, _) in o3.Irreps(plain["hidden_irreps"]))
-    return load_foundations_elements(small, model, AtomicNumberTable(numbers), load_readout=True, max_L=lmax)
-
-
-def _accelerate(model: Any, backend: str) -> Any:
-    """The model on the kernels of cuEquivariance or OpenEquivariance, by mace's own converters."""
-    package = BACKENDS[backend]
-    if package is None:
-        return model
-    if importlib.util.find_spec(package) is None:
-        raise InputError(f"backend: {backend} needs {package}; pip install 'finetune-interface[{backend}]'")
-    from mace.cli import convert_e3nn_cueq, convert_e3nn_oeq
-
-    converter = convert_e3nn_cueq if backend == "cueq" else convert_e3nn_oeq
-    return converter.run(model, device="cuda" if torch.cuda.is_available() else "cpu")
