@@ -82,15 +82,19 @@ def check_labels(evaluation: Evaluation) -> list[str]:
 
 def _where(evaluation: Evaluation, test: Test) -> dict[str, str]:
     """The parts of the data with a fault, and the fault in words."""
-    everything = np.arange(len(evaluation.frames))
+    shared: dict[str, str] = {}
     for kind in ("source", "family"):
         names = np.array([getattr(frame, kind) for frame in evaluation.frames], dtype=object)
         parts = {name: np.flatnonzero(names == name) for name in sorted(set(names))}
-        found = {name: words for name, part in parts.items() if (words := test(evaluation, part))}
+        parts = {name: part for name, part in parts.items() if len(part) >= MIN_FRAMES}
+        words = {name: fault for name, part in parts.items() if (fault := test(evaluation, part))}
+        found = {f"{name}, {len(parts[name])} frames": fault for name, fault in words.items()}
         if found and len(found) < len(parts):
-            return {f"{name}, {len(parts[name])} frames": words for name, words in found.items()}
-    words = test(evaluation, everything)
-    return {f"all {len(everything)} frames": words} if words else {}
+            return found
+        shared = shared or found
+    everything = np.arange(len(evaluation.frames))
+    fault = test(evaluation, everything)
+    return {f"all {len(everything)} frames": fault} if fault else shared
 
 
 def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str:

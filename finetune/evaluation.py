@@ -25,7 +25,7 @@ from finetune.properties import Properties, concatenate
 
 CHUNK = 1000  # frames whose graphs are held at once
 SHIFTED = "Energies are compared after a least-squares shift per element: the model was not fitted to their zero."
-MEANING = "Slope of predicted against DFT forces: below 1 the potential is too soft. Cosine: 1 if directions agree."
+MEANING = "Slope of predicted against DFT forces below 1: too soft a potential. Cosine 1: directions agree."
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def evaluate(
     potential.eval()
     parts: list[Properties] = []
     try:
-        with tqdm(total=len(frames), desc="evaluate", unit="frame", delay=QUIET_S, disable=not progress) as bar:
+        with tqdm(total=len(frames), desc="evaluate", unit="frame", delay=QUIET_S, disable=None if progress else True) as bar:
             for start in range(0, len(frames), CHUNK):
                 chunk = frames[start : start + CHUNK]
                 known = build_graphs(potential, chunk) if graphs is None else graphs[start : start + CHUNK]
@@ -140,16 +140,15 @@ def errors_table(result: Errors) -> Table:
         "forces_slope": "forces\nslope\n",
         "forces_cosine": "forces\ncosine\n",
         "stress_mae": "stress\nMAE\nmeV/Å³",
-        "stress_rmse": "stress\nRMSE\nmeV/Å³",
     }
     table = _empty(f"{MEANING} {SHIFTED}" if result.energy_shifted else MEANING)
-    table.add_column("number", justify="right", no_wrap=True)
+    table.add_column("frames,\natoms", justify="right", no_wrap=True)
     for header in columns.values():
         table.add_column(header, justify="right", no_wrap=True)
     for block in _blocks(result):
         for name, row in block:
-            count = f"{row['atoms']} atoms" if "atoms" in row else f"{row.get('frames', result.frames)} frames"
-            table.add_row(name, count, *(_number(key, row[key]) if key in row else "" for key in columns))
+            count = row.get("atoms", row.get("frames", result.frames))
+            table.add_row(name, str(count), *(_number(key, row[key]) if key in row else "" for key in columns))
         table.add_section()
     return table
 
@@ -179,7 +178,7 @@ def compare_table(before: Evaluation | Errors, after: Evaluation | Errors) -> Ta
 def _empty(caption: str) -> Table:
     """A table with its column of names."""
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
-    table.add_column("", overflow="fold")
+    table.add_column("", overflow="fold", min_width=9)
     return table
 
 
@@ -201,4 +200,6 @@ def _change(key: str, before: Row, after: Row) -> str:
         return ""
     old, new = before[key], after.get(key, math.nan)
     text = f"{_number(key, old):>6} → {_number(key, new):>6}"
-    return text if key == "forces_slope" else f"{text} {new / old if old else math.nan:>5.2f}"
+    if key == "forces_slope":
+        return text
+    return f"{text} {new / old:5.2f}" if old > 0 and math.isfinite(new) else f"{text}      "

@@ -125,11 +125,13 @@ def energy_and_derivatives(
             energy.sum(), [positions, strain], create_graph=training, materialize_grads=True
         )
     volume = torch.linalg.det(graph["cell"]).abs()
-    volume = torch.where(volume > 1e-6, volume, torch.nan)
+    known = volume > 1e-6
+    volume = torch.where(known, volume, 1.0)  # not NaN: 0/NaN would spoil the gradient of the whole batch
+    stress = torch.where(known[:, None, None], gradients[1] / volume[:, None, None], torch.nan)
     parts = Properties(
         energy=energy,
         forces=-gradients[0],
-        stress=gradients[1] / volume[:, None, None],
+        stress=stress,
         energies=per_atom,
         magmoms=magmoms,
     )

@@ -115,7 +115,7 @@ class Loss:
         return Loss(self.kind, w["energy"], w["forces"], w["stress"], w["magmoms"], self.delta)
 
     def __call__(self, predicted: Properties, labels: Properties, n_atoms: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total loss, and the terms before weighting; all dimensionless, in the dtype of the prediction.
+        """The total loss, and the terms before weighting; all dimensionless, each in the dtype of its prediction.
 
         A component whose label is NaN has no part in the mean and gives no gradient; a term without any label is 0.
 

@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cycler import cycler
@@ -24,6 +25,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "0.45"
 DPI = 150
+LEGEND_COLUMNS = 6
 MANY = 20_000  # points of a family, beyond which a random subset is drawn
 LABELS = {"loss": "loss", "energy_mae": "energy MAE, meV/atom", "forces_mae": "forces MAE, meV/Å"}
 LABELS |= {"stress_mae": "stress MAE, meV/Å³"}
@@ -40,29 +42,31 @@ def parity(evaluation: Evaluation, path: str | Path) -> None:
     """
     families = sorted({frame.family for frame in evaluation.frames})
     pairs = _parity_pairs(evaluation)
-    figure = Figure(figsize=(12.0, 4.4), layout="constrained")
+    height = 4.56 + 0.24 * math.ceil(len(families) / LEGEND_COLUMNS)
+    figure = Figure(figsize=(12.0, height), layout="constrained")
     for axes, (title, unit, label, predicted, owner) in zip(np.ravel(figure.subplots(1, 3)), pairs, strict=True):
         known = np.isfinite(label) & np.isfinite(predicted)
-        axes.set(title=title, xlabel=f"DFT, {unit}", ylabel=f"predicted, {unit}", aspect="equal")
+        axes.set(title=title, xlabel=f"DFT, {unit}", ylabel=f"predicted, {unit}", box_aspect=1)
         _bare(axes)
         if not known.any():
             axes.text(0.5, 0.5, "no labels", transform=axes.transAxes, ha="center", color=GREY)
+            axes.set(xticks=[], yticks=[])
             continue
         limits = _limits(label[known], predicted[known])
         axes.plot(limits, limits, color=GREY, linewidth=0.8, zorder=1)
         for k, family in enumerate(families):
             chosen = _few(np.flatnonzero(known & (owner == family)))
             style = {"s": 7.0 if len(chosen) > 300 else 18.0, "alpha": 0.45 if len(chosen) > 300 else 0.85}
-            colour = COLOURS[k % len(COLOURS)]
-            axes.scatter(label[chosen], predicted[chosen], color=colour, linewidths=0, zorder=2, **style)
+            axes.scatter(label[chosen], predicted[chosen], linewidths=0, zorder=2, **_look(k), **style)
         axes.set(xlim=limits, ylim=limits)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        shifted = (
-            "\nafter a shift per element" if title.startswith("energy") and evaluation.errors.energy_shifted else ""
-        )
-        text = f"MAE {1e3 * mae(predicted, label):.3g} m{unit}{shifted}"
-        axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top")
+        error = 1e3 * mae(predicted, label)
+        text = f"MAE {error:.0f} m{unit}" if error >= 100 else f"MAE {error:.3g} m{unit}"
+        if unit == "eV/atom" and evaluation.errors.energy_shifted:
+            text += "\nafter a shift per element"
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 2.0}
+        axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", bbox=box)
     _legend_of_families(figure, families)
     _save(figure, path)
 
@@ -164,13 +168,16 @@ def _few(indices: np.ndarray) -> np.ndarray:
     return indices if len(indices) <= MANY else np.random.default_rng(0).choice(indices, MANY, replace=False)
 
 
+def _look(k: int) -> dict[str, Any]:
+    """Colour and marker of family k; colours come again with another marker."""
+    return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k // len(COLOURS) % len(MARKERS)]}
+
+
 def _legend_of_families(figure: Figure, families: Sequence[str]) -> None:
     """One legend for all panels, below them."""
     panel = figure.axes[0]
-    handles = [
-        panel.scatter([], [], color=COLOURS[k % len(COLOURS)], label=family) for k, family in enumerate(families)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(families), 6), frameon=False)
+    handles = [panel.scatter([], [], label=family, linewidths=0, **_look(k)) for k, family in enumerate(families)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(families), LEGEND_COLUMNS), frameon=False)
 
 
 def _read(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -214,4 +221,6 @@ def _save(figure: Figure, path: str | Path) -> None:
         FigureCanvasAgg(figure).print_figure(partial, dpi=DPI, format="png")
         partial.replace(path)
     except OSError as error:
+        if partial.is_file():
+            partial.unlink()
         raise InputError(f"cannot write {path} ({error}); free some space or choose another directory") from error

@@ -77,6 +77,16 @@ def test_one_typical_error_of_energy_forces_and_stress_counts_alike() -> None:
     assert [term.item() for term in terms.values()] == pytest.approx([1.0, 1.0, 1.0])
 
 
+def test_energies_in_double_and_forces_in_single_precision_give_one_gradient_each() -> None:
+    single = properties(1, torch.float32)
+    predicted = leaf(Properties(properties(1).energy, single.forces, single.stress))
+    total, _ = Loss()(predicted, properties(2), N_ATOMS)
+    total.backward()
+    assert total.item() == pytest.approx(Loss()(properties(1), properties(2), N_ATOMS)[0].item(), rel=1e-5)
+    assert gradient(predicted.energy).dtype == torch.float64
+    assert gradient(predicted.forces).dtype == torch.float32
+
+
 @pytest.mark.parametrize("kind", ["mse", "mae", "huber"])
 def test_unknown_components_do_not_count_and_give_exactly_zero_gradient(kind: Kind) -> None:
     labels = properties(2)
@@ -135,7 +145,7 @@ def test_magnetic_moments_stay_out_where_potential_or_labels_have_none() -> None
         assert total.item() == 0.0
 
 
-def test_loss_is_computed_in_the_dtype_of_the_prediction() -> None:
+def test_loss_is_computed_in_the_dtype_of_the_predictions() -> None:
     total, terms = Loss()(properties(1, torch.float32), properties(2), N_ATOMS)
     double, _ = Loss()(properties(1), properties(2), N_ATOMS)
     assert total.dtype == torch.float32

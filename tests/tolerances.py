@@ -1,1 +1,42 @@
-X = 1
+"""The one table of tolerances, each with its reason; tests name them and hold no numbers of their own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+
+class Tolerance(NamedTuple):
+    """Largest absolute difference that counts as equal, and why it is this large."""
+
+    absolute: float
+    why: str
+
+
+TOLERANCES = {
+    "identity, float64": Tolerance(1e-9, "the same sum in another order; energies are up to 500 eV"),
+    "identity, float32": Tolerance(1e-4, "the same sum in another order, weights with 7 digits; eV per structure"),
+    "finite difference": Tolerance(2e-6, "central differences of 1e-4 Å: h² F'' and the round-off 1e-12 eV / h"),
+    "linear fit": Tolerance(1e-8, "least squares of values of some eV, well conditioned up to 1e5"),
+    "cutoff": Tolerance(1e-7, "two structures on both sides of the cutoff, 1e-9 Å apart"),
+    "float32 forces": Tolerance(2e-5, "seven digits of the weights through a few layers; eV/Å"),
+    "float32 energy": Tolerance(2e-5, "the same, eV per atom"),
+    "float32 stress": Tolerance(2e-6, "the same, eV/Å³"),
+    "upstream, float64": Tolerance(1e-7, "the same network and graph; upstream keeps some constants in single precision"),
+    "upstream, float32": Tolerance(
+        3e-4, "chgnet's own float32 builds bond lengths and angles in single precision and is off by 1e-4 eV/Å"
+    ),
+    "processes": Tolerance(1e-5, "averages of the logged single precision numbers over other groups of frames"),
+    "shares of work": Tolerance(1e-6, "gradients averaged over two processes instead of summed in one"),
+    "printed": Tolerance(1e-5, "extended XYZ holds 8 decimals, the loss is logged in single precision"),
+}
+
+
+def close(actual: ArrayLike | torch.Tensor, expected: ArrayLike | torch.Tensor, name: str) -> None:
+    """Assert that two arrays agree within a named tolerance; NaN agrees with NaN only."""
+    arrays = [np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=float) for x in (actual, expected)]
+    limit = TOLERANCES[name]
+    np.testing.assert_allclose(*arrays, rtol=0, atol=limit.absolute, err_msg=f"{name}: {limit.why}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from finetune import models
 from finetune.cli.callbacks import PredictionWriter
@@ -33,8 +34,47 @@ TRAINER = {
 METHODS = ("fit", "validate", "test", "predict")
 
 
+USAGE = {
+    "fit": "Fine-tune a potential on labelled structures. Errors before and after, checkpoints, plots and the resolved\n"
+    "config are left in the run directory (--trainer.default_root_dir).",
+    "validate": "Loss and errors on the validation frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
+    "test": "Loss and errors on the test frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
+    "predict": "Energies, forces and stress of --data.predict, written to predictions.extxyz in the run directory.",
+}
+
+
+class Parser(LightningArgumentParser):
+    """An argument parser whose errors are one line, with the nearest known option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Tell what is wrong and leave with status 2."""
+        known = [option for parser in self.family() for option in parser._option_string_actions]
+        words = [word.strip("\"'.,:") for word in message.split()]
+        near = [difflib.get_close_matches(f"--{word.lstrip('-')}", known, n=1, cutoff=0.8) for word in words]
+        hints = dict.fromkeys(hit[0] for hit, word in zip(near, words, strict=True) if hit and hit[0] != word)
+        hint = f" (did you mean {', '.join(hints)}?)" if hints and any(word in message for word in UNKNOWN) else ""
+        print(f"error: {message}{hint}\nfinetune COMMAND --help tells the options", file=sys.stderr)
+        sys.exit(2)
+
+    def family(self) -> list[Any]:
+        """This parser and those of its subcommands."""
+        return [self, *(self._subcommands_action.choices.values() if self._subcommands_action else [])]
+
+
 class CLI(LightningCLI):
     """LightningCLI that gives every fit its own run directory."""
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """Help in the order of what a user changes: model, data, then Lightning's trainer; and a usage of one line."""
+        first = [group for group in parser._action_groups if "training via flags" not in (group.title or "")]
+        parser._action_groups[:] = first + [group for group in parser._action_groups if group not in first]
+
+    def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **kwargs: Any) -> Any:
+        """The parser of one subcommand, with its own words."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.usage = f"finetune {subcommand} -c CONFIG [-c CONFIG ...] [--OPTION VALUE ...]"
+        parser.description = USAGE[subcommand]
+        return parser
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Checkpoints are read without unpickling anything."""
@@ -94,6 +134,7 @@ def run(arguments: list[str]) -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
+            parser_class=Parser,
             parser_kwargs={method: {"default_config_files": []} for method in METHODS},
         )
     finally:
@@ -109,4 +150,5 @@ def quiet() -> None:
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in TIPS))
 
 
+UNKNOWN = ("unrecognized", "not expected", "does not accept")
 TIPS = ("litlogger", "litmodels", "GPU available", "TPU available", "HPU available", "Tip:")

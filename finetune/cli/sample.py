@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> None:
         "-c", "--config", action="config", help="YAML file with any of the options; several are stacked"
     )
     parser.add_function_arguments(sample, as_group=False, as_positional=False)
-    options = parser.instantiate_classes(parser.parse_args(arguments[1:]))
+    options = parser.instantiate(parser.parse_args(arguments[1:]))
     sample(**{name: value for name, value in options.items() if name != "config"})
 
 
@@ -35,7 +35,7 @@ def sample(
     output: Path,
     calculator: Calculator | str = "chgnet",
     seed: int = 0,
-    limits: Limits | None = None,
+    limits: Limits = Limits(),  # noqa: B008  frozen
 ) -> None:
     """Make frames by recipes, labelled by a model, and write them to one extended XYZ file.
 
@@ -46,9 +46,8 @@ def sample(
         output: the extended XYZ file to write.
         calculator: name of the model that labels, or an ASE calculator by `class_path`.
         seed: the frames follow from the recipes and this number.
-        limits: beyond these a frame is rejected; by default those of `Limits`.
+        limits: beyond these a frame is absurd and is rejected with its reason.
     """
-    limits = limits or Limits()
     parts = output.with_name(output.name + ".parts")
     labeller = calculator if isinstance(calculator, str) else type(calculator).__name__
     claim(parts, f"seed={seed} calculator={labeller} {limits} {recipes}\n")

@@ -67,9 +67,9 @@ def plan(
 
     Frames go one by one, the largest first, into the batch with the fewest edges so far, out of as few batches as will
     hold them; so all batches cost about the same and none is a small rest. `rng` multiplies each size by a number
-    between 0.5 and 1 for this order, which mixes batches anew in every epoch and packs as well. A frame beyond the budget
-    is a batch of its own. Every process gets the same number of batches, and the batches of one step cost about the
-    same; the smallest batches are repeated where there is no other way.
+    between 0.5 and 1 for this order, which mixes batches anew in every epoch and packs as well. A frame beyond the
+    budget is a batch of its own. Every process gets the same number of batches, and the batches of one step cost about
+    the same; the smallest batches are repeated where there is no other way.
 
     Args:
         edges: directed edges of each frame.
@@ -97,7 +97,7 @@ def plan(
 
 
 def _fill(frames: list[int], edges: Sequence[int], budget: int, taken: int, world_size: int) -> list[list[int]]:
-    """Distribute frames, in order, over the fewest batches that, `taken` ones included, divide evenly among processes."""
+    """Distribute frames, in order, over the fewest batches that divide evenly among processes, with `taken` others."""
     least = -(-sum(edges[i] for i in frames) // budget)
     for count in range(max(least, min(1, len(frames))), len(frames) + 1):
         if (count + taken) % world_size and count < len(frames):

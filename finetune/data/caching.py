@@ -61,7 +61,7 @@ def _build(potential: Potential, frames: Sequence[Frame], workers: int) -> list[
         except InputError as error:
             raise InputError(f"{frame.where()}: {error}") from error
 
-    bar = {"total": len(frames), "desc": "graphs", "unit": "frame", "delay": QUIET_S}
+    bar = {"total": len(frames), "desc": "graphs", "unit": "frame", "delay": QUIET_S, "disable": None}
     mean = sum(len(frame.atoms) for frame in frames) / len(frames)
     if workers < 2 or mean < LARGE:
         return [graph(frame) for frame in tqdm(frames, **bar)]

@@ -1,0 +1,475 @@
+"""What every potential promises, tried on each backbone that is found in `finetune/backbones`, and on shipped foundations."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import make_supercell
+from ase.geometry import complete_cell
+from ase.stress import voigt_6_to_full_3x3_stress
+from scipy.spatial.transform import Rotation
+
+from finetune import models
+from finetune.adapting import Shifted, group_of
+from finetune.calculators import calculator
+from finetune.errors import InputError
+from finetune.graph import Graph
+from finetune.potential import Potential
+from finetune.properties import Properties
+
+from .structures import PERIODIC, ROOT, SPARSE, STRUCTURES, frames, lithium, molecule, of_family, sulphide
+from .tolerances import close
+
+FOUNDATIONS = ("chgnet:0.3.0", "mace:mini")
+REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
+STEP = 1e-4  # Å, of finite differences
+KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS)
+
+
+@functools.cache
+def built(name: str) -> Potential:
+    """A potential in evaluation mode by its name in `KEPT`, optionally `... float32`."""
+    name, _, single = name.partition(" float32")
+    torch.manual_seed(0)
+    if name in FOUNDATIONS:
+        potential = models.load(name)
+    else:
+        potential = strengthened(models.backbone(name.removeprefix("shifted ")).tiny())
+    if name.startswith("shifted"):
+        potential = Shifted(potential, REFERENCES)
+    return potential.to(torch.float32 if single else torch.float64).eval()
+
+
+def strengthened(potential: Potential) -> Potential:
+    """Random weights scaled up until the forces in Li2S are those of a real solid, so that no test passes on zeros."""
+    graph = potential.collate([potential.graph(sulphide())])
+    while predict_graph(potential, graph).forces.square().mean().sqrt() < 0.3:
+        with torch.no_grad():
+            for name, parameter in potential.named_parameters():
+                if group_of(potential, name) in ("interactions", "readouts"):
+                    parameter.mul_(1.1)
+    return potential
+
+
+def needs_file(name: str) -> pytest.param:
+    missing = name.startswith("mace:mini") and not (ROOT / "finetune/foundations/mace-mini.pt").is_file()
+    return pytest.param(name, marks=pytest.mark.skipif(missing, reason="mace:mini is not there yet"))
+
+
+@pytest.fixture(params=[needs_file(name) for name in KEPT])
+def double(request: pytest.FixtureRequest) -> Potential:
+    """Each potential, in double precision."""
+    return built(request.param)
+
+
+@pytest.fixture(params=[needs_file(name) for name in (*KEPT, *(f"{name} float32" for name in FOUNDATIONS))])
+def potential(request: pytest.FixtureRequest) -> Potential:
+    """Each potential, the foundations also in single precision."""
+    return built(request.param)
+
+
+def predict_graph(potential: Potential, graph: Graph) -> Properties:
+    return potential(graph).detach()
+
+
+def predict(potential: Potential, *atoms: Atoms) -> Properties:
+    """Energy, forces and stress of structures, evaluated as one batch."""
+    return predict_graph(potential, potential.collate([potential.graph(a) for a in atoms]))
+
+
+def same(potential: Potential) -> str:
+    return f"identity, {str(potential.dtype).removeprefix('torch.')}"
+
+
+def moved(atoms: Atoms, displacement: np.ndarray) -> Atoms:
+    there = atoms.copy()
+    there.positions += displacement
+    return there
+
+
+def strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
+    there = atoms.copy()
+    there.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=False)
+    there.positions = atoms.positions @ (np.eye(3) + strain)
+    return there
+
+
+def slope(potential: Potential, path: Callable[[float], Atoms]) -> float:
+    """Central difference of the energy along a path, eV per unit of its parameter."""
+    energies = predict(potential, path(STEP), path(-STEP)).energy
+    return float(energies[0] - energies[1]) / (2 * STEP)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_forces_are_minus_the_energy_gradient(double, structure, rng):
+    atoms = STRUCTURES[structure]()
+    forces = predict(double, atoms).forces.numpy()
+    assert np.abs(forces).max() > 0.05
+    for _ in range(3):
+        direction = rng.normal(size=forces.shape) / np.sqrt(forces.size)
+        measured = slope(double, lambda s, d=direction: moved(atoms, s * d))
+        close(measured, -(forces * direction).sum(), "finite difference")
+
+
+@pytest.mark.parametrize("structure", PERIODIC)
+def test_stress_is_the_strain_derivative_over_the_volume(double, structure, rng):
+    atoms = STRUCTURES[structure]()
+    stress = predict(double, atoms).stress[0].numpy()
+    assert np.abs(stress).max() > 1e-3
+    close(stress, stress.T, "identity, float64")
+    for _ in range(3):
+        strain = rng.normal(size=(3, 3))
+        strain = (strain + strain.T) / 10
+        measured = slope(double, lambda s, e=strain: strained(atoms, s * e)) / atoms.get_volume()
+        close(measured, (stress * strain).sum(), "finite difference")
+
+
+def test_tension_is_positive(double):
+    if not double.pretrained:
+        pytest.skip("random weights have no equilibrium")
+    squeezed, stretched = (strained(lithium(), np.eye(3) * s) for s in (-0.1, 0.1))
+    pressure = predict(double, squeezed, stretched).stress.diagonal(dim1=1, dim2=2).mean(dim=1)
+    assert pressure[0] < 0 < pressure[1]
+
+
+def test_stress_without_a_volume_is_not_known(potential):
+    predicted = predict(potential, molecule(), lithium())
+    assert predicted.stress[0].isnan().all()
+    assert predicted.stress[1].isfinite().all()
+
+
+@pytest.mark.parametrize("repeats", [(2, 1, 1), (1, 2, 3)])
+def test_energy_is_extensive_and_forces_repeat(potential, repeats):
+    for atoms in (sulphide(), lithium()):
+        one, many = predict(potential, atoms), predict(potential, atoms.repeat(repeats))
+        n = int(np.prod(repeats))
+        close(many.energy, n * one.energy, same(potential))
+        close(many.forces, one.forces.repeat(n, 1), same(potential))
+        close(many.stress, one.stress, same(potential))
+
+
+def test_another_choice_of_lattice_vectors_changes_nothing(potential):
+    atoms = of_family("interface")
+    sheared = make_supercell(atoms, [[1, 0, 0], [1, 1, 0], [0, -1, 1]], wrap=False)
+    one, other = predict(potential, atoms), predict(potential, sheared)
+    close(other.energy, one.energy, same(potential))
+    close(other.forces, one.forces, same(potential))
+    close(other.stress, one.stress, same(potential))
+
+
+@pytest.mark.parametrize("improper", [False, True], ids=["rotation", "rotation and mirror"])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_energy_is_invariant_and_forces_and_stress_rotate_along(potential, structure, improper):
+    atoms = STRUCTURES[structure]()
+    turn = Rotation.random(rng=np.random.default_rng(3)).as_matrix() * (-1 if improper else 1)
+    turned = atoms.copy()
+    turned.set_cell(complete_cell(atoms.cell) @ turn.T if atoms.pbc.any() else None)
+    turned.positions = atoms.positions @ turn.T
+    one, other = predict(potential, atoms), predict(potential, turned)
+    matrix = torch.from_numpy(turn)
+    close(other.energy, one.energy, same(potential))
+    close(other.forces, one.forces.double() @ matrix.T, same(potential))
+    close(other.stress, matrix @ one.stress.double() @ matrix.T, same(potential))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_energy_is_invariant_under_permutation_and_forces_follow(potential, structure, rng):
+    atoms = STRUCTURES[structure]()
+    order = rng.permutation(len(atoms))
+    one, other = predict(potential, atoms), predict(potential, atoms[order])
+    close(other.energy, one.energy, same(potential))
+    close(other.forces, one.forces[order], same(potential))
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_translation_and_wrapping_change_nothing(potential, structure):
+    atoms = STRUCTURES[structure]()
+    there = moved(atoms, np.array([1.3, -4.7, 11.1]))
+    there.wrap()
+    one, other = predict(potential, atoms), predict(potential, there)
+    close(other.energy, one.energy, same(potential))
+    close(other.forces, one.forces, same(potential))
+    close(one.forces.sum(dim=0), np.zeros(3), same(potential))
+
+
+def test_a_batch_equals_its_members_one_by_one(potential):
+    members = [make() for make in [*STRUCTURES.values(), *SPARSE.values()]]
+    together = predict(potential, *members)
+    sizes = [len(atoms) for atoms in members]
+    per_atom = {"forces", "energies", "magmoms"}
+    for name, values in together.known().items():
+        parts = values.split(sizes if name in per_atom else [1] * len(members))
+        for atoms, part in zip(members, parts, strict=True):
+            close(part, getattr(predict(potential, atoms), name), same(potential))
+
+
+@pytest.mark.parametrize("structure", SPARSE)
+def test_sparse_structures_give_numbers(potential, structure):
+    predicted = predict(potential, SPARSE[structure]())
+    assert predicted.energy.isfinite().all()
+    assert predicted.forces.isfinite().all()
+    if structure != "dimer without angles":
+        close(predicted.forces, torch.zeros_like(predicted.forces), same(potential))
+
+
+def test_energies_of_atoms_far_apart_add_up(potential):
+    apart = predict(potential, Atoms("PS", [[0, 0, 0], [0, 0, 20]])).energy
+    close(apart, predict(potential, Atoms("P"), Atoms("S")).energy.sum(), same(potential))
+
+
+def test_a_dimer_scan_is_smooth_from_bonding_to_beyond_the_cutoff(double):
+    distances = np.linspace(1.5, double.cutoff + 0.2, 400)
+    predicted = predict(double, *(Atoms("LiS", [[0, 0, 0], [0, 0, d]]) for d in distances))
+    force = predicted.forces.view(-1, 2, 3)[:, 1, 2].numpy()
+    beyond = distances >= double.cutoff
+    assert np.abs(force).max() > 0.05
+    close(force[beyond], np.zeros(beyond.sum()), "identity, float64")
+    work = np.cumsum((force[1:] + force[:-1]) / 2 * np.diff(distances))
+    assert np.abs(predicted.energy[0].item() - predicted.energy[1:].numpy() - work).max() < 0.02 * np.ptp(predicted.energy.numpy())
+
+
+def sizes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in graph.items()}
+
+
+def test_energy_and_forces_are_continuous_when_atoms_cross_a_cutoff(double):
+    glass = of_family("amorphous")
+    direction = np.zeros((len(glass), 3))
+    direction[0] = [0.6, 0.0, 0.8]
+    grid = np.linspace(0, 0.4, 9)
+    shapes = [sizes(double.graph(moved(glass, s * direction))) for s in grid]
+    crossed: set[str] = set()
+    for low, high, before, after in zip(grid, grid[1:], shapes, shapes[1:], strict=False):
+        if before == after:
+            continue
+        while high - low > 1e-9:
+            middle = (low + high) / 2
+            if sizes(double.graph(moved(glass, middle * direction))) == before:
+                low = middle
+            else:
+                high = middle
+        sides = [double.graph(moved(glass, s * direction)) for s in (low, high)]
+        crossed |= {key for key in sides[0] if sides[0][key].shape != sides[1][key].shape}
+        one, other = (predict_graph(double, double.collate([graph])) for graph in sides)
+        close(other.energy, one.energy, "cutoff")
+        close(other.forces, one.forces, "cutoff")
+        close(other.stress, one.stress, "cutoff")
+    varying = {key for key in shapes[0] if shapes[0][key] != sizes(double.graph(Atoms(glass.numbers, 50 * glass.positions)))[key]}
+    assert crossed == varying  # every kind of neighbourhood (edges, angles) was entered or left
+
+
+def rattled(count: int) -> list[Atoms]:
+    mixed = [atoms for atoms in frames() if set(atoms.numbers.tolist()) == {3, 15, 16}]
+    images = [mixed[k % len(mixed)].copy() for k in range(count)]
+    for k, atoms in enumerate(images):
+        atoms.rattle(0.1, seed=k)
+    return images
+
+
+def test_energy_of_an_atom_is_linear_in_its_descriptors_per_element(double):
+    graph, count = None, 0
+    while graph is None or min((graph["numbers"] == z).sum() for z in REFERENCES) < 1.5 * double.descriptors(graph).shape[1]:
+        count += 4
+        graph = double.collate([double.graph(atoms) for atoms in rattled(count)])
+    features, energies = double.descriptors(graph).double(), predict_graph(double, graph).energies
+    for number in REFERENCES:
+        chosen = graph["numbers"] == number
+        design = torch.cat([features[chosen], torch.ones(int(chosen.sum()), 1, dtype=torch.float64)], dim=1)
+        target = energies[chosen].double()
+        fitted = design @ torch.linalg.lstsq(design, target, driver="gelsd").solution
+        assert target.std() > 1e-3
+        close(fitted, target, "linear fit")
+
+
+def test_energies_of_atoms_sum_to_the_energy(potential):
+    atoms = [make() for make in [*STRUCTURES.values(), *SPARSE.values()]]
+    predicted = predict(potential, *atoms)
+    sums = torch.stack([part.sum() for part in predicted.energies.split([len(a) for a in atoms])])
+    close(sums, predicted.energy, same(potential))
+    assert predicted.energies.std() > 0.01
+
+
+def test_config_and_weights_rebuild_the_potential(potential):
+    config = json.loads(json.dumps(potential.config()))
+    again = models.build(config).to(potential.dtype)
+    again.load_state_dict(potential.state_dict())
+    again.eval()
+    for name, value in predict(potential, of_family("interface")).known().items():
+        assert torch.equal(getattr(predict(again, of_family("interface")), name), value)
+    assert again.config() == potential.config()
+    assert (again.cutoff, again.elements, again.groups) == (potential.cutoff, potential.elements, potential.groups)
+
+
+def test_a_potential_is_not_changed_by_being_used(potential):
+    atoms = of_family("interface")
+    graph = potential.collate([potential.graph(atoms), potential.graph(lithium())])
+    kept = {key: value.clone() for key, value in graph.items()}
+    first = predict_graph(potential, graph)
+    numbers = {name: value.clone() for name, value in first.known().items()}
+    second = predict_graph(potential, graph)
+    assert all(torch.equal(graph[key], kept[key]) for key in kept)
+    assert all(torch.equal(second.known()[name], value) for name, value in numbers.items())
+    assert all(torch.equal(first.known()[name], value) for name, value in numbers.items())
+
+
+def test_a_graph_does_not_follow_its_atoms(potential):
+    atoms = lithium()
+    graph = potential.graph(atoms)
+    kept = {key: value.clone() for key, value in graph.items()}
+    atoms.positions += 1.0
+    atoms.set_cell(atoms.cell.array * 2)
+    atoms.numbers[:] = 16
+    assert all(torch.equal(graph[key], kept[key]) for key in kept)
+
+
+def test_training_and_evaluation_predict_the_same(potential):
+    evaluated = predict(potential, of_family("interface"))
+    graph = potential.collate([potential.graph(of_family("interface"))])
+    try:
+        trained = potential.train()(graph)
+    finally:
+        potential.eval()
+    assert trained.forces.requires_grad
+    assert trained.stress.requires_grad
+    assert not evaluated.forces.requires_grad
+    for name, value in evaluated.known().items():
+        close(trained.known()[name], value, same(potential))
+
+
+def test_a_loss_on_forces_and_stress_reaches_every_group(double):
+    graph = double.collate([double.graph(of_family("amorphous"))])
+    try:
+        predicted = double.train()(graph)
+        (predicted.forces.square().sum() + predicted.stress.square().sum()).backward()
+        reached = {group_of(double, n) for n, p in double.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    finally:
+        double.eval().zero_grad(set_to_none=True)
+    assert set(double.groups) <= reached
+
+
+@pytest.mark.parametrize("name", [needs_file(name) for name in KEPT])
+def test_single_precision_agrees_with_double_precision(name):
+    members = [make() for make in STRUCTURES.values()]
+    single, double = predict(built(f"{name} float32"), *members), predict(built(name), *members)
+    n = torch.tensor([len(atoms) for atoms in members])
+    close(single.energy / n, double.energy / n, "float32 energy")
+    close(single.forces, double.forces, "float32 forces")
+    close(single.stress, double.stress, "float32 stress")
+
+
+def test_every_parameter_belongs_to_one_group_at_most(potential):
+    for name, _ in potential.named_parameters():
+        hits = [group for group, prefixes in potential.groups.items() if name.startswith(prefixes)]
+        assert len(hits) <= 1, name
+    assert set(potential.groups) >= {"embedding", "interactions", "readouts"}
+    trainable = {group_of(potential, name) for name, p in potential.named_parameters() if p.requires_grad}
+    assert trainable == set(potential.groups)
+
+
+def test_unknown_elements_are_named(potential):
+    with pytest.raises(InputError, match="does not know Og"):
+        potential.graph(Atoms("LiOg", [[0, 0, 0], [0, 0, 3]]))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "words"),
+    [
+        (Atoms("Li2", [[0, 0, 0], [0, 0, 1e-5]]), "on top of each other"),
+        (Atoms("Li2", [[0, 0, 0], [0, 0, 5.0 - 1e-6]], cell=[5, 5, 5], pbc=True), "on top of each other"),
+        (Atoms("Li2", [[0, 0, 0], [0, 0, 3]], cell=[[5, 0, 0], [5, 0, 0], [0, 0, 5]], pbc=True), "zero volume"),
+        (Atoms("Li2", [[0, 0, 0], [0, 0, np.nan]]), "not finite"),
+    ],
+)
+def test_impossible_structures_are_refused(potential, atoms, words):
+    with pytest.raises(InputError, match=words):
+        potential.graph(atoms)
+
+
+def test_calculators_are_copied_and_pickled_whole(potential):
+    atoms = of_family("interface")
+    ours = calculator(potential, device="cpu")
+    expected = ours.get_potential_energy(atoms), ours.get_forces(atoms)
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        other.reset()
+        assert other.get_potential_energy(atoms) == expected[0]
+        assert np.array_equal(other.get_forces(atoms), expected[1])
+
+
+def test_calculators_work_in_another_process():
+    atoms = {name: of_family("interface") for name in models.backbones()}
+    for name, frame in atoms.items():
+        frame.calc = calculator(built(name), device="cpu")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        forces = {name: pool.submit(frame.get_forces) for name, frame in atoms.items()}
+        there = {name: future.result(timeout=120) for name, future in forces.items()}
+    for name, frame in atoms.items():
+        assert np.array_equal(there[name], frame.get_forces())
+
+
+GLOBALS = """
+import os, random, sys, warnings, logging
+import finetune
+assert "torch" not in sys.modules, "importing finetune imports torch"
+import numpy as np, torch
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+
+def state():
+    return {
+        "environment": dict(os.environ),
+        "default dtype": torch.get_default_dtype(),
+        "base calculator": {k: repr(v) for k, v in vars(Calculator).items()},
+        "numpy random": repr(np.random.get_state()),
+        "python random": random.getstate(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "logging": (logging.root.level, logging.root.disabled, logging.root.manager.disable, list(logging.root.handlers)),
+        "grad": torch.is_grad_enabled(),
+        "errors": np.geterr(),
+        "directory": os.getcwd(),
+    }
+
+before = state()
+filters = list(warnings.filters)
+from finetune import models
+for name in models.backbones():
+    tiny = models.backbone(name).tiny()
+    atoms = bulk("Li", cubic=True)
+    atoms.calc = finetune.calculator(tiny, device="cpu")
+    atoms.rattle(0.1, seed=1)
+    atoms.get_forces()
+    atoms.calc = finetune.calculator(tiny, device="cpu", dtype="float32")
+    atoms.get_stress()
+after = state()
+changed = [key for key in before if before[key] != after[key]]
+assert not changed, {key: (before[key], after[key]) for key in changed}
+"""
+
+
+def test_importing_and_using_the_package_changes_nothing_global(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", GLOBALS], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == ""
+
+
+def test_voigt_stress_of_the_calculator_is_the_stress_of_the_potential(double):
+    atoms = of_family("interface")
+    atoms.calc = calculator(double, device="cpu")
+    close(voigt_6_to_full_3x3_stress(atoms.get_stress()), predict(double, atoms).stress[0], "identity, float64")
