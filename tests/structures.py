@@ -37,7 +37,8 @@ def sulphide() -> Atoms:
 def lithium() -> Atoms:
     """Rattled and sheared bcc lithium."""
     atoms = bulk("Li", "bcc", a=3.43, cubic=True)
-    atoms.set_cell(atoms.cell.array + [[0, 0.2, 0], [0, 0, 0.1], [0.1, 0, 0]], scale_atoms=True)
+    shear = np.array([[0, 0.2, 0], [0, 0, 0.1], [0.1, 0, 0]])
+    atoms.set_cell(atoms.cell.array + shear, scale_atoms=True)
     atoms.rattle(0.1, seed=2)
     return atoms
 

@@ -25,7 +25,7 @@ TOLERANCES = {
     "float32 forces": Tolerance(2e-5, "seven digits of the weights through a few layers; eV/Å"),
     "float32 energy": Tolerance(2e-5, "the same, eV per atom"),
     "float32 stress": Tolerance(2e-6, "the same, eV/Å³"),
-    "upstream, float64": Tolerance(1e-7, "the same network and graph; upstream keeps some constants in single precision"),
+    "upstream, float64": Tolerance(1e-7, "the same network and graph; upstream has some constants in single precision"),
     "upstream, float32": Tolerance(
         3e-4, "chgnet's own float32 builds bond lengths and angles in single precision and is off by 1e-4 eV/Å"
     ),
@@ -37,6 +37,7 @@ TOLERANCES = {
 
 def close(actual: ArrayLike | torch.Tensor, expected: ArrayLike | torch.Tensor, name: str) -> None:
     """Assert that two arrays agree within a named tolerance; NaN agrees with NaN only."""
-    arrays = [np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, dtype=float) for x in (actual, expected)]
+    tensors = [torch.as_tensor(np.asarray(x)) if not isinstance(x, torch.Tensor) else x for x in (actual, expected)]
+    arrays = [x.detach().cpu().double().numpy() for x in tensors]
     limit = TOLERANCES[name]
     np.testing.assert_allclose(*arrays, rtol=0, atol=limit.absolute, err_msg=f"{name}: {limit.why}")

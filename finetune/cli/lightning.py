@@ -143,7 +143,13 @@ def run(arguments: list[str]) -> None:
 
 def quiet() -> None:
     """Keep what a user cannot act on off the screen."""
-    for text in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*LeafSpec.*", ".*srun.*"):
+    for text in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+        ".*srun.*",
+        ".*exists and is not empty.*",
+    ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", category=UserWarning, module="(e3nn|mace|chgnet|pymatgen).*")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):

@@ -82,7 +82,12 @@ class RunDirectory(Callback):
         if not trainer.is_global_zero:
             return
         self._write("config.yaml", self.config)
-        self._write("provenance.json", json.dumps(self._provenance(trainer, pl_module), indent=1))
+        provenance = self._provenance(trainer, pl_module)
+        file = self.directory / "provenance.json"
+        if trainer.ckpt_path is not None and file.is_file():
+            first = json.loads(file.read_text())
+            provenance = {**first, "resumed": [*first.get("resumed", []), provenance]}
+        self._write(file.name, json.dumps(provenance, indent=1))
         if trainer.ckpt_path is None:
             before = {
                 name: result.json() for name, result in self._evaluate(trainer, pl_module.potential, shift=True).items()
