@@ -90,7 +90,8 @@ def evaluate(
     potential.eval()
     parts: list[Properties] = []
     try:
-        with tqdm(total=len(frames), desc="evaluate", unit="frame", delay=QUIET_S, disable=None if progress else True) as bar:
+        hidden = None if progress else True  # None: shown on a terminal only
+        with tqdm(total=len(frames), desc="evaluate", unit="frame", delay=QUIET_S, disable=hidden) as bar:
             for start in range(0, len(frames), CHUNK):
                 chunk = frames[start : start + CHUNK]
                 known = build_graphs(potential, chunk) if graphs is None else graphs[start : start + CHUNK]

@@ -143,7 +143,8 @@ def foundation_model(name: str, trusted: bool) -> Any:
         if not trusted:
             raise InputError(
                 f"{name} is a Python pickle: reading it runs whatever code its author put in. "
-                "If you trust where it comes from, say so: trusted=True, --trusted true, or trusted: true beside it in the config"
+                "If you trust where it comes from, say so: trusted=True, --trusted true, or trusted: true beside it "
+                "in the config"
             )
     elif name.endswith(".model") or os.sep in name:
         raise InputError(f"there is no file {name}; check the path")

@@ -35,8 +35,8 @@ METHODS = ("fit", "validate", "test", "predict")
 
 
 USAGE = {
-    "fit": "Fine-tune a potential on labelled structures. Errors before and after, checkpoints, plots and the resolved\n"
-    "config are left in the run directory (--trainer.default_root_dir).",
+    "fit": "Fine-tune a potential on labelled structures. Errors before and after, checkpoints, plots and the "
+    "resolved config are left in the run directory (--trainer.default_root_dir).",
     "validate": "Loss and errors on the validation frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
     "test": "Loss and errors on the test frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
     "predict": "Energies, forces and stress of --data.predict, written to predictions.extxyz in the run directory.",

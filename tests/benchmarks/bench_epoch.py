@@ -20,6 +20,7 @@ from sides import Race, run
 ROOT = Path(__file__).parents[2]
 PEERS = {"chgnet": "chgnet.trainer.Trainer", "mace": "mace.cli.run_train"}
 TURN_S = 600.0  # longest time that a side may take for one turn
+GRACE_S = 5.0  # after the last turn; what mace still does then is of no interest
 SAME = 0.01  # relative difference of the reported errors above which the sides cannot have done the same work
 
 
@@ -123,8 +124,8 @@ def _once(backbone: str, race: Race, repeat: int) -> Times:
                     _heard(side, pipes[side])
     finally:
         for process in processes.values():
+            process.join(GRACE_S)
             process.kill()
-            process.join()
     mine, theirs = (np.array(told[side]) for side in ("ours", backbone))
     return Times(mine[None, :, :2], theirs[None, :, :2], (float(mine[0, 2]), float(theirs[0, 2])))
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +79,8 @@ def run(side: str, connection: Connection, race: Race) -> None:
     import torch
 
     torch.set_num_threads(race.threads)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
     folder = race.folder / side
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
