@@ -20,7 +20,7 @@ PARTS = {"train": 8, "valid": 4, "test": 4}
 
 
 def command(*arguments: str | Path) -> int:
-    """Exit status of `finetune ARGUMENTS`, run in this process; an exception that is not a mistake of the user comes through."""
+    """Exit status of `finetune ARGUMENTS`, run in this process; only a bug raises."""
     try:
         return main([str(argument) for argument in arguments])
     except SystemExit as leave:

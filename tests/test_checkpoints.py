@@ -16,10 +16,10 @@ import finetune
 from finetune import models
 from finetune.adapting import Shifted
 from finetune.backbones.chgnet import CHGNet
-from finetune.backbones.mace import MACE
 from finetune.errors import InputError
 from finetune.potential import Potential
 
+from .contract import built
 from .structures import of_family
 
 
@@ -37,7 +37,8 @@ def assert_same_model(one: Potential, other: Potential) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("backbone", models.backbones())
 def test_a_saved_potential_is_the_same_when_loaded(tmp_path, backbone, dtype):
-    potential = Shifted(models.backbone(backbone).tiny(), {3: -1.25, 16: 0.1}).to(dtype)
+    single = " float32" if dtype == torch.float32 else ""
+    potential = Shifted(built(backbone + single), {3: -1.25, 16: 0.1})
     potential.licence = "a licence"
     finetune.save(potential, tmp_path / "a folder" / "saved.pt", note="kept")
     again = finetune.load(tmp_path / "a folder" / "saved.pt")
@@ -47,7 +48,7 @@ def test_a_saved_potential_is_the_same_when_loaded(tmp_path, backbone, dtype):
 
 
 def test_a_checkpoint_holds_plain_data_only(tmp_path):
-    finetune.save(MACE.tiny(), tmp_path / "saved.pt")
+    finetune.save(built("mace"), tmp_path / "saved.pt")
     content = torch.load(tmp_path / "saved.pt", weights_only=True)
     assert content["format"] == models.FORMAT
     assert content["potential"]["class_path"] == "finetune.backbones.mace.MACE"
@@ -151,11 +152,11 @@ def test_a_foreign_model_is_only_opened_when_it_is_trusted(tmp_path, name):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_trusted_model_file_is_a_model(tmp_path):
-    potential = MACE.tiny()
+    potential = built("mace float32")
     torch.save(potential.model, tmp_path / "their.model")
     again = finetune.load(f"mace:{tmp_path}/their.model", trusted=True)
     assert again.dtype == torch.float32
-    assert_same_model(potential.to(torch.float32), again)
+    assert_same_model(potential, again)
 
 
 def test_only_classes_of_this_package_are_built(tmp_path):
@@ -168,14 +169,41 @@ def test_only_classes_of_this_package_are_built(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["finetune.models.save", "finetune.nowhere.CHGNet", "finetune.backbones.chgnet.Nothing"]
+    "path",
+    [
+        "finetune.models.save",
+        "finetune.nowhere.CHGNet",
+        "finetune.backbones.chgnet.Nothing",
+        "finetune.potential.Potential",
+    ],
 )
 def test_a_checkpoint_that_names_no_potential_is_refused(tmp_path, path):
     content = models.packed(CHGNet.tiny())
     content["potential"]["class_path"] = path
     torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(InputError, match=r"finetune\."):
+    with pytest.raises(InputError, match=path):
         finetune.load(tmp_path / "odd.pt")
+
+
+def test_a_checkpoint_cannot_call_what_is_no_potential(tmp_path, capsys):
+    content = models.packed(CHGNet.tiny())
+    content["potential"] = {"class_path": "finetune.cli.main.main", "init_args": {"argv": ["--version"]}}
+    torch.save(content, tmp_path / "evil.pt")
+    with pytest.raises(InputError, match=r"finetune\.cli\.main\.main"):
+        finetune.load(tmp_path / "evil.pt")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_checkpoint_cannot_trust_a_foreign_pickle_in_the_name_of_the_user(tmp_path):
+    mark, path = tmp_path / "executed", tmp_path / "evil.model"
+    torch.save(Malicious(mark), path)
+    content = models.packed(CHGNet.tiny())
+    arguments = {"foundation": str(path), "trusted": True}
+    content["potential"] = {"class_path": "finetune.backbones.mace.MACE", "init_args": arguments}
+    torch.save(content, tmp_path / "evil.pt")
+    with pytest.raises(InputError):
+        finetune.load(tmp_path / "evil.pt")
+    assert not mark.exists()
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):

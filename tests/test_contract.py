@@ -1,17 +1,8 @@
-"""What every potential promises, tried on each file of `finetune/backbones` and on shipped foundations."""
+"""The physics that every potential promises, tried on each file of `finetune/backbones` and on shipped foundations."""
 
 from __future__ import annotations
 
-import copy
-import functools
-import json
-import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -19,79 +10,28 @@ import torch
 from ase import Atoms
 from ase.build import make_supercell
 from ase.geometry import complete_cell
-from ase.stress import voigt_6_to_full_3x3_stress
 from scipy.spatial.transform import Rotation
 
-from finetune import models
-from finetune.adapting import Shifted, group_of
-from finetune.calculators import calculator
-from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.potential import Potential
-from finetune.properties import Properties
 
-from .structures import PERIODIC, ROOT, SPARSE, STRUCTURES, frames, lithium, molecule, of_family, sulphide
+from .contract import ALL, DOUBLE, REFERENCES, built, predict, predict_graph, same
+from .structures import PERIODIC, SPARSE, STRUCTURES, frames, lithium, molecule, of_family, sulphide
 from .tolerances import close
 
-FOUNDATIONS = ("chgnet:0.3.0", "mace:mini")
-REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
 STEP = 1e-4  # Å, of finite differences
-KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS)
 
 
-@functools.cache
-def built(name: str) -> Potential:
-    """A potential in evaluation mode by its name in `KEPT`, optionally `... float32`."""
-    name, _, single = name.partition(" float32")
-    torch.manual_seed(0)
-    if name in FOUNDATIONS:
-        potential = models.load(name)
-    else:
-        potential = strengthened(models.backbone(name.removeprefix("shifted ")).tiny())
-    if name.startswith("shifted"):
-        potential = Shifted(potential, REFERENCES)
-    return potential.to(torch.float32 if single else torch.float64).eval()
-
-
-def strengthened(potential: Potential) -> Potential:
-    """Random weights scaled up until the forces in Li2S are those of a real solid, so that no test passes on zeros."""
-    graph = potential.collate([potential.graph(sulphide())])
-    while predict_graph(potential, graph).forces.square().mean().sqrt() < 0.3:
-        with torch.no_grad():
-            for name, parameter in potential.named_parameters():
-                if group_of(potential, name) in ("interactions", "readouts"):
-                    parameter.mul_(1.1)
-    return potential
-
-
-def needs_file(name: str) -> pytest.param:
-    missing = name.startswith("mace:mini") and not (ROOT / "finetune/foundations/mace-mini.pt").is_file()
-    return pytest.param(name, marks=pytest.mark.skipif(missing, reason="mace:mini is not there yet"))
-
-
-@pytest.fixture(params=[needs_file(name) for name in KEPT])
+@pytest.fixture(params=DOUBLE)
 def double(request: pytest.FixtureRequest) -> Potential:
     """Each potential, in double precision."""
     return built(request.param)
 
 
-@pytest.fixture(params=[needs_file(name) for name in (*KEPT, *(f"{name} float32" for name in FOUNDATIONS))])
+@pytest.fixture(params=ALL)
 def potential(request: pytest.FixtureRequest) -> Potential:
     """Each potential, the foundations also in single precision."""
     return built(request.param)
-
-
-def predict_graph(potential: Potential, graph: Graph) -> Properties:
-    return potential(graph).detach()
-
-
-def predict(potential: Potential, *atoms: Atoms) -> Properties:
-    """Energy, forces and stress of structures, evaluated as one batch."""
-    return predict_graph(potential, potential.collate([potential.graph(a) for a in atoms]))
-
-
-def same(potential: Potential) -> str:
-    return f"identity, {str(potential.dtype).removeprefix('torch.')}"
 
 
 def moved(atoms: Atoms, displacement: np.ndarray) -> Atoms:
@@ -305,65 +245,7 @@ def test_energies_of_atoms_sum_to_the_energy(potential):
     assert predicted.energies.std() > 0.01
 
 
-def test_config_and_weights_rebuild_the_potential(potential):
-    config = json.loads(json.dumps(potential.config()))
-    again = models.build(config).to(potential.dtype)
-    again.load_state_dict(potential.state_dict())
-    again.eval()
-    for name, value in predict(potential, of_family("interface")).known().items():
-        assert torch.equal(getattr(predict(again, of_family("interface")), name), value)
-    assert again.config() == potential.config()
-    assert (again.cutoff, again.elements, again.groups) == (potential.cutoff, potential.elements, potential.groups)
-
-
-def test_a_potential_is_not_changed_by_being_used(potential):
-    atoms = of_family("interface")
-    graph = potential.collate([potential.graph(atoms), potential.graph(lithium())])
-    kept = {key: value.clone() for key, value in graph.items()}
-    first = predict_graph(potential, graph)
-    numbers = {name: value.clone() for name, value in first.known().items()}
-    second = predict_graph(potential, graph)
-    assert all(torch.equal(graph[key], kept[key]) for key in kept)
-    assert all(torch.equal(second.known()[name], value) for name, value in numbers.items())
-    assert all(torch.equal(first.known()[name], value) for name, value in numbers.items())
-
-
-def test_a_graph_does_not_follow_its_atoms(potential):
-    atoms = lithium()
-    graph = potential.graph(atoms)
-    kept = {key: value.clone() for key, value in graph.items()}
-    atoms.positions += 1.0
-    atoms.set_cell(atoms.cell.array * 2)
-    atoms.numbers[:] = 16
-    assert all(torch.equal(graph[key], kept[key]) for key in kept)
-
-
-def test_training_and_evaluation_predict_the_same(potential):
-    evaluated = predict(potential, of_family("interface"))
-    graph = potential.collate([potential.graph(of_family("interface"))])
-    try:
-        trained = potential.train()(graph)
-    finally:
-        potential.eval()
-    assert trained.forces.requires_grad
-    assert trained.stress.requires_grad
-    assert not evaluated.forces.requires_grad
-    for name, value in evaluated.known().items():
-        close(trained.known()[name], value, same(potential))
-
-
-def test_a_loss_on_forces_and_stress_reaches_every_group(double):
-    graph = double.collate([double.graph(of_family("amorphous"))])
-    try:
-        predicted = double.train()(graph)
-        (predicted.forces.square().sum() + predicted.stress.square().sum()).backward()
-        moved_by = {name for name, p in double.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    finally:
-        double.eval().zero_grad(set_to_none=True)
-    assert {group_of(double, name) for name in moved_by} >= set(double.groups)
-
-
-@pytest.mark.parametrize("name", [needs_file(name) for name in KEPT])
+@pytest.mark.parametrize("name", DOUBLE)
 def test_single_precision_agrees_with_double_precision(name):
     members = [make() for make in STRUCTURES.values()]
     single, double = predict(built(f"{name} float32"), *members), predict(built(name), *members)
@@ -371,107 +253,3 @@ def test_single_precision_agrees_with_double_precision(name):
     close(single.energy / n, double.energy / n, "float32 energy")
     close(single.forces, double.forces, "float32 forces")
     close(single.stress, double.stress, "float32 stress")
-
-
-def test_every_parameter_belongs_to_one_group_at_most(potential):
-    for name, _ in potential.named_parameters():
-        hits = [group for group, prefixes in potential.groups.items() if name.startswith(prefixes)]
-        assert len(hits) <= 1, name
-    assert set(potential.groups) >= {"embedding", "interactions", "readouts"}
-    trainable = {group_of(potential, name) for name, p in potential.named_parameters() if p.requires_grad}
-    assert trainable == set(potential.groups)
-
-
-def test_unknown_elements_are_named(potential):
-    with pytest.raises(InputError, match="does not know Og"):
-        potential.graph(Atoms("LiOg", [[0, 0, 0], [0, 0, 3]]))
-
-
-@pytest.mark.parametrize(
-    ("atoms", "words"),
-    [
-        (Atoms("Li2", [[0, 0, 0], [0, 0, 1e-5]]), "on top of each other"),
-        (Atoms("Li2", [[0, 0, 0], [0, 0, 5.0 - 1e-6]], cell=[5, 5, 5], pbc=True), "on top of each other"),
-        (Atoms("Li2", [[0, 0, 0], [0, 0, 3]], cell=[[5, 0, 0], [5, 0, 0], [0, 0, 5]], pbc=True), "zero volume"),
-        (Atoms("Li2", [[0, 0, 0], [0, 0, np.nan]]), "not finite"),
-    ],
-)
-def test_impossible_structures_are_refused(potential, atoms, words):
-    with pytest.raises(InputError, match=words):
-        potential.graph(atoms)
-
-
-def test_calculators_are_copied_and_pickled_whole(potential):
-    atoms = of_family("interface")
-    ours = calculator(potential, device="cpu")
-    expected = ours.get_potential_energy(atoms), ours.get_forces(atoms)
-    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
-        other.reset()
-        assert other.get_potential_energy(atoms) == expected[0]
-        assert np.array_equal(other.get_forces(atoms), expected[1])
-
-
-def test_calculators_work_in_another_process():
-    atoms = {name: of_family("interface") for name in models.backbones()}
-    for name, frame in atoms.items():
-        frame.calc = calculator(built(name), device="cpu")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        forces = {name: pool.submit(frame.get_forces) for name, frame in atoms.items()}
-        there = {name: future.result(timeout=120) for name, future in forces.items()}
-    for name, frame in atoms.items():
-        assert np.array_equal(there[name], frame.get_forces())
-
-
-GLOBALS = """
-import logging, os, random, sys
-import finetune
-assert "torch" not in sys.modules, "importing finetune imports torch"
-import numpy as np, torch
-from ase.build import bulk
-from ase.calculators.calculator import Calculator
-
-def state():
-    return {
-        "environment": dict(os.environ),
-        "default dtype": torch.get_default_dtype(),
-        "base calculator": {k: repr(v) for k, v in vars(Calculator).items()},
-        "numpy random": repr(np.random.get_state()),
-        "python random": random.getstate(),
-        "matmul": torch.get_float32_matmul_precision(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "threads": torch.get_num_threads(),
-        "logging": (logging.root.level, logging.root.manager.disable, list(logging.root.handlers)),
-        "grad": torch.is_grad_enabled(),
-        "errors": np.geterr(),
-        "directory": os.getcwd(),
-    }
-
-before = state()
-from finetune import models
-for name in models.backbones():
-    tiny = models.backbone(name).tiny()
-    atoms = bulk("Li", cubic=True)
-    atoms.calc = finetune.calculator(tiny, device="cpu")
-    atoms.rattle(0.1, seed=1)
-    atoms.get_forces()
-    atoms.calc = finetune.calculator(tiny, device="cpu", dtype="float32")
-    atoms.get_stress()
-after = state()
-changed = [key for key in before if before[key] != after[key]]
-assert not changed, {key: (before[key], after[key]) for key in changed}
-"""
-
-
-def test_importing_and_using_the_package_changes_nothing_global(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", GLOBALS], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout == ""
-
-
-def test_voigt_stress_of_the_calculator_is_the_stress_of_the_potential(double):
-    atoms = of_family("interface")
-    atoms.calc = calculator(double, device="cpu")
-    close(voigt_6_to_full_3x3_stress(atoms.get_stress()), predict(double, atoms).stress[0], "identity, float64")

@@ -1,0 +1,189 @@
+"""A fit that was killed and is resumed ends with the weights of one that was not, to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune import models
+
+from .commands import command, fit_arguments, process, write_parts
+
+EPOCHS = 6
+MORE = ("--trainer.max_epochs", str(EPOCHS), "--data.test", "null")
+MOMENTS = (0.0, 0.05, 0.15, 0.3)  # s after a checkpoint was written: at once, in an epoch, in its validation
+PATIENCE = 240  # s, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of a few real frames: train, valid, test."""
+    return write_parts(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(files, tmp_path_factory) -> Path:
+    """The run directory of a fit that nothing stopped."""
+    directory = tmp_path_factory.mktemp("uninterrupted") / "run"
+    torch.set_num_threads(1)
+    assert command(*fit_arguments(files, directory, *MORE)) == 0
+    return directory
+
+
+def changes(path: Path, fit: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Yields each time that a running fit has replaced a file."""
+    seen, end = 0, time.monotonic() + PATIENCE
+    while time.monotonic() < end and fit.poll() is None:
+        now = path.stat().st_mtime_ns if path.exists() else 0
+        if now != seen:
+            seen = now
+            yield
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def killed(files, tmp_path_factory) -> list[Path]:
+    """What `kill -9` leaves on the disk at several moments of a fit.
+
+    All moments but the last are seen by copying the directory while the process is stopped: the disk cannot tell.
+    """
+    base = tmp_path_factory.mktemp("killed")
+    fit = process(*fit_arguments(files, base / "run", *MORE), log=base / "log")
+    copies: list[Path] = []
+    try:
+        for moment, _ in zip(MOMENTS, changes(base / "run" / models.LAST, fit), strict=False):
+            time.sleep(moment)
+            fit.send_signal(signal.SIGSTOP)
+            copies.append(base / f"after {moment} s" / "run")
+            shutil.copytree(base / "run", copies[-1])
+            fit.send_signal(signal.SIGCONT)
+    finally:
+        fit.kill()
+        fit.wait()
+    assert fit.returncode == -signal.SIGKILL, (base / "log").read_text()
+    assert len(copies) == len(MOMENTS)
+    return [*copies, base / "run"]
+
+
+def copy_of(directory: Path, there: Path) -> Path:
+    shutil.copytree(directory, there)
+    return there
+
+
+def content(directory: Path, name: str) -> dict:
+    return torch.load(directory / name, weights_only=True)
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Weights, averaged weights, optimiser, history and figures are the same to the bit."""
+    for name in (models.BEST, models.LAST):
+        a, b = content(one, name), content(other, name)
+        assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"])
+        for key in ("state_dict", "current_model_state"):
+            assert a[key].keys() == b[key].keys()
+            assert all(torch.equal(a[key][k], b[key][k]) for k in a[key]), key
+        assert same(a["optimizer_states"], b["optimizer_states"])
+        assert same(a["potential"], b["potential"])
+    for name in ("metrics.csv", "before.json", "after.json"):
+        assert (one / name).read_text() == (other / name).read_text(), name
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+
+
+def same(a: object, b: object) -> bool:
+    """Equal containers of tensors and plain values."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_the_fit_changes_weights_in_every_epoch(uninterrupted):
+    best, last = content(uninterrupted, models.BEST), content(uninterrupted, models.LAST)
+    assert last["epoch"] == EPOCHS - 1
+    assert not same(last["state_dict"], last["current_model_state"])  # the average is not the last step
+    losses = [line.split(",")[3] for line in (uninterrupted / "metrics.csv").read_text().splitlines()[1:]]
+    assert len(set(losses)) == EPOCHS
+    assert best["epoch"] == min(range(EPOCHS), key=lambda k: float(losses[k]))
+
+
+@pytest.mark.parametrize("moment", range(len(MOMENTS) + 1))
+def test_a_killed_fit_that_is_resumed_equals_one_that_was_not(killed, uninterrupted, files, tmp_path, moment):
+    directory = copy_of(killed[moment], tmp_path / "run")
+    assert content(directory, models.LAST)["epoch"] < EPOCHS - 1
+    assert not (directory / "after.json").exists()
+    assert command(*fit_arguments(files, directory, *MORE, "--ckpt_path", "last")) == 0
+    assert_equal_runs(directory, uninterrupted)
+    epochs = [int(line.split(",")[0]) for line in (directory / "metrics.csv").read_text().splitlines()[1:]]
+    assert epochs == list(range(EPOCHS))
+
+
+def test_the_metrics_of_a_killed_fit_end_with_a_whole_epoch(killed):
+    for directory in killed:
+        lines = (directory / "metrics.csv").read_text().splitlines()
+        assert len({len(line.split(",")) for line in lines}) == 1
+        assert json.loads((directory / "provenance.json").read_text())["seed"] == 0
+
+
+def test_a_fit_that_was_killed_while_it_wrote_goes_on_from_the_checkpoint_before(
+    killed, uninterrupted, files, tmp_path
+):
+    directory = copy_of(killed[0], tmp_path / "run")
+    for name in (models.BEST, models.LAST, "metrics.csv"):
+        whole = (uninterrupted / name).read_bytes()
+        (directory / f"{name}.partial").write_bytes(whole[: len(whole) // 2])
+    assert command(*fit_arguments(files, directory, *MORE, "--ckpt_path", "last")) == 0
+    assert_equal_runs(directory, uninterrupted)
+
+
+def test_a_fit_that_was_killed_before_its_first_checkpoint_starts_again(uninterrupted, files, tmp_path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    for name in ("config.yaml", "provenance.json", "before.json"):
+        shutil.copy(uninterrupted / name, directory / name)
+    (directory / "last.ckpt.partial").write_bytes(b"half a checkpoint")
+    assert command(*fit_arguments(files, directory, *MORE)) == 0
+    assert_equal_runs(directory, uninterrupted)
+
+
+def test_a_finished_fit_that_is_resumed_stays_as_it_is(uninterrupted, files, tmp_path):
+    directory = copy_of(uninterrupted, tmp_path / "run")
+    assert command(*fit_arguments(files, directory, *MORE, "--ckpt_path", "last")) == 0
+    assert_equal_runs(directory, uninterrupted)
+
+
+def test_a_finished_fit_can_be_given_more_epochs(uninterrupted, files, tmp_path):
+    directory = copy_of(uninterrupted, tmp_path / "run")
+    more = ("--data.test", "null", "--trainer.max_epochs", str(EPOCHS + 1), "--ckpt_path", "last")
+    assert command(*fit_arguments(files, directory, *more)) == 0
+    assert content(directory, models.LAST)["epoch"] == EPOCHS
+    lines = (directory / "metrics.csv").read_text().splitlines()
+    assert lines[: EPOCHS + 1] == (uninterrupted / "metrics.csv").read_text().splitlines()
+    assert len(lines) == EPOCHS + 2
+
+
+def test_a_fit_that_is_stopped_by_the_user_says_how_to_go_on(files, uninterrupted, tmp_path):
+    fit = process(*fit_arguments(files, tmp_path / "run", *MORE), log=tmp_path / "log")
+    try:
+        for _ in zip(range(2), changes(tmp_path / "run" / models.LAST, fit), strict=False):
+            continue
+        fit.send_signal(signal.SIGINT)
+        assert fit.wait(PATIENCE) == 130
+    finally:
+        fit.kill()
+        fit.wait()
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said
+    assert "--ckpt_path last goes on with a fit" in said
+    assert command(*fit_arguments(files, tmp_path / "run", *MORE, "--ckpt_path", "last")) == 0
+    assert_equal_runs(tmp_path / "run", uninterrupted)
