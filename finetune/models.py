@@ -46,7 +46,7 @@ def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
     family, _, rest = text.partition(":")
     known = backbones()
     if family not in known:
-        if os.sep in text or path.suffix:
+        if os.sep in text or (path.suffix and ":" not in text):
             raise InputError(f"there is no model file or run directory {text}; check the path")
         raise unknown("model", text, [*known, *(f"{family}:{name}" for family in known for name in names(family))])
     return backbone(family).named(rest, trusted=trusted).eval()

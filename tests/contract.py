@@ -25,7 +25,7 @@ KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones())
 @functools.cache
 def built(name: str) -> Potential:
     """A potential in evaluation mode by its name in `KEPT`, optionally `... float32`."""
-    name, _, single = name.partition(" float32")
+    name, single, _ = name.partition(" float32")
     torch.manual_seed(0)
     if name in FOUNDATIONS:
         potential = models.load(name)

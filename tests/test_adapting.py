@@ -52,7 +52,7 @@ def test_reference_energies_accumulate_and_leave_other_elements_alone(tiny):
     assert shifted.references.count_nonzero() == 2
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.save. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.jit.(save|load). is deprecated")
 def test_reference_energies_keep_double_precision(tiny):
     shifted = Shifted(copy.deepcopy(tiny), {3: -7.123456789012345}).to(torch.float32)
     assert shifted.dtype == torch.float32

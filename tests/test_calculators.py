@@ -19,6 +19,7 @@ from ase.optimize import BFGS
 
 import finetune
 from finetune.adapting import Shifted
+from finetune.backbones import _mace_models
 from finetune.backbones.chgnet import CHGNet
 from finetune.backbones.mace import MACE
 from finetune.calculators import PotentialCalculator, calculator
@@ -137,16 +138,9 @@ def test_mace_equals_upstream(structure, dtype):
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
     """Somebody's MACE file with two heads, written as mace writes it."""
-    arguments = {
-        **MACE.tiny().architecture,
-        **TWO_HEADS,
-        "atomic_inter_scale": [1.0, 1.5],
-        "atomic_inter_shift": [0.1, 0.2],
-    }
-    from finetune.backbones import mace
-
-    with mace.default_dtype(torch.float64):
-        model = mace._build(arguments)
+    torch.manual_seed(0)
+    with _mace_models.default_dtype(torch.float64):
+        model = _mace_models.build({**built("mace").architecture, **TWO_HEADS})
     torch.save(model, tmp_path / "foreign.model")
     return tmp_path / "foreign.model"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def shared(files, tmp_path_factory) -> Path:
     callback = [{"class_path": "recorder.Recorder", "init_args": {"directory": str(base)}}]
     more = ("--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.max_epochs", str(EPOCHS))
     arguments = fit_arguments(files, base / "run", *more, "--trainer.callbacks", json.dumps(callback))
-    both = process(*arguments, log=base / "log", PYTHONPATH=str(base), MASTER_ADDR="127.0.0.1")
+    paths = os.pathsep.join([str(base), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    both = process(*arguments, log=base / "log", PYTHONPATH=paths, MASTER_ADDR="127.0.0.1")
     try:
         assert both.wait(PATIENCE) == 0, (base / "log").read_text()
     finally:

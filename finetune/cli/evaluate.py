@@ -18,8 +18,13 @@ from finetune.training.run import write_text
 
 
 def run(arguments: list[str]) -> None:
-    """Evaluate with arguments as on the command line."""
-    jsonargparse.auto_cli(evaluate, args=arguments[1:], prog="finetune evaluate", as_positional=True)
+    """Evaluate with arguments as on the command line; `--trusted` alone means true."""
+    following = [*arguments[1:], ""]
+    words = [
+        "--trusted=true" if word == "--trusted" and after not in ("true", "false") else word
+        for word, after in zip(arguments, following, strict=True)
+    ]
+    jsonargparse.auto_cli(evaluate, args=words[1:], prog="finetune evaluate", as_positional=True)
 
 
 def evaluate(

@@ -124,7 +124,7 @@ def run(arguments: list[str]) -> None:
     """Run one of Lightning's methods with arguments as on the command line."""
     quiet()
     torch.set_float32_matmul_precision("high")
-    before, sys.argv = sys.argv, ["finetune", *arguments]
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # processes of DDP start by it again
     try:
         CLI(
             FineTune,

@@ -66,6 +66,7 @@ class FineTune(lightning.LightningModule):
         if isinstance(potential, str):
             potential = models.load(potential)
         self.potential = potential if isinstance(potential, Shifted) else Shifted(potential)
+        self.potential.train()
         self.loss, self.optimizer, self.warmup, self.schedule, self.final = loss, optimizer, warmup, schedule, final
         self.groups, self.refit_references = dict(groups or {}), refit_references
 
