@@ -17,7 +17,7 @@ from finetune import plots
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 RUNS = Path("runs/learning-curves")
-MODELS = {"CHGNet 0.3.0": ("chgnet", 40), "mace:mini": ("mace", 60)}  # label: config, epochs with all labels
+MODELS = {"CHGNet 0.3.0": ("chgnet", 30), "mace:mini": ("mace", 60)}  # label: config, epochs with all labels
 
 
 # %%

@@ -149,6 +149,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*srun.*",
         ".*exists and is not empty.*",
+    ".*could not find the monitored key.*",
     ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", category=UserWarning, module="(e3nn|mace|chgnet|pymatgen).*")

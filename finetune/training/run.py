@@ -78,7 +78,7 @@ class RunDirectory(Callback):
         self.rows = list(state_dict["rows"])
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Write config and provenance, and evaluate the potential as it came."""
+        """Write config and provenance."""
         if not trainer.is_global_zero:
             return
         self._write("config.yaml", self.config)
@@ -88,11 +88,13 @@ class RunDirectory(Callback):
             first = json.loads(file.read_text())
             provenance = {**first, "resumed": [*first.get("resumed", []), provenance]}
         self._write(file.name, json.dumps(provenance, indent=1))
-        if trainer.ckpt_path is None:
-            before = {
-                name: result.json() for name, result in self._evaluate(trainer, pl_module.potential, shift=True).items()
-            }
-            self._write("before.json", json.dumps(before, indent=1))
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Evaluate the potential as it came, with refitted reference energies: on one footing with what comes out."""
+        if trainer.ckpt_path is not None or not trainer.is_global_zero:
+            return
+        results = self._evaluate(trainer, pl_module.potential, shift=not pl_module.refit_references)
+        self._write("before.json", json.dumps({name: result.json() for name, result in results.items()}, indent=1))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Add the epoch's row to `metrics.csv`; the validation of the epoch has run by now."""
@@ -122,6 +124,8 @@ class RunDirectory(Callback):
             plots.parity(result, self.directory / f"parity-{name}.png")
         plots.curves(self.directory / "metrics.csv", self.directory / "curves.png")
         console = Console(record=True, width=100)
+        if pl_module.refit_references:
+            console.print("\nbefore: the foundation model with reference energies refitted to the training frames")
         for name, result in after.items():
             console.print(f"\n[bold]{PARTS[name]}[/bold]")
             console.print(compare_table(errors_from(before[name]), result))
