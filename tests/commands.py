@@ -28,13 +28,14 @@ def command(*arguments: str | Path) -> int:
 
 
 def process(*arguments: str | Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
-    """`finetune ARGUMENTS` as a process of its own with one thread; what it says goes to `log`."""
+    """`finetune ARGUMENTS` in a process of one thread, the first of its group; what it says goes to `log`."""
     script = Path(sys.executable).with_name("finetune")
     with log.open("wb") as stream:
         return subprocess.Popen(
             [sys.executable, str(script), *map(str, arguments)],
             stdout=stream,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
 

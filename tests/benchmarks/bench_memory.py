@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = _alone(Path(name), options)
             peak, graphs = result["peak"], result["graphs"]
             rest.append(peak - graphs)
-            print(f"{count:8d}{peak:10.1f}{graphs:10.1f}{rest[-1]:10.1f}{rest[-1] / rest[0]:14.3f}", flush=True)
+            print(f"{count:8d}{peak:10.2f}{graphs:10.2f}{rest[-1]:10.2f}{rest[-1] / rest[0]:14.3f}", flush=True)
     print(f"beyond the graphs, {options.frames[-1]} frames need {rest[-1] / rest[0]:.3f} times what {options.frames[0]} do")
     return int(options.check and rest[-1] / rest[0] > FLAT)
 
@@ -92,7 +92,7 @@ def fit(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     from finetune.training.module import FineTune
 
     quiet()
-    logging.disable(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     name, _, kind = options.potential.rpartition(".")

@@ -80,7 +80,7 @@ def run(side: str, connection: Connection, race: Race) -> None:
 
     torch.set_num_threads(race.threads)
     warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     folder = race.folder / side
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
