@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import ase.io
+import pytest
 from ase import Atoms
 
 from finetune.cli import main
@@ -16,11 +18,17 @@ from finetune.cli import main
 from .structures import ROOT
 
 CONFIGS = ("-c", str(ROOT / "configs/base.yaml"), "-c", str(ROOT / "tests/tiny.yaml"))
+# Lightning and jsonargparse warn of each other's old age
+THEIR_WARNINGS = pytest.mark.filterwarnings("default")
 PARTS = {"train": 8, "valid": 4, "test": 4}
 
 
 def command(*arguments: str | Path) -> int:
     """Exit status of `finetune ARGUMENTS`, run in this process; only a bug raises."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.stderr)  # not that of the test which imported Lightning
     try:
         return main([str(argument) for argument in arguments])
     except SystemExit as leave:

@@ -23,7 +23,9 @@ import finetune
 from finetune import models
 from finetune.backbones.chgnet import CHGNet
 
-from .commands import CONFIGS, command, fit_arguments, labelled, write_parts
+from .commands import CONFIGS, THEIR_WARNINGS, command, fit_arguments, labelled, write_parts
+
+pytestmark = THEIR_WARNINGS
 
 Change = Callable[[Atoms], None]
 

@@ -21,8 +21,10 @@ from finetune.backbones.chgnet import CHGNet
 from finetune.calculators import calculator
 from finetune.cli.main import COMMANDS
 
-from .commands import command, fit_arguments, labelled, write_parts
+from .commands import THEIR_WARNINGS, command, fit_arguments, labelled, write_parts
 from .tolerances import close
+
+pytestmark = THEIR_WARNINGS
 
 ROWS = ["energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "forces_slope", "forces_cosine", "stress_mae"]
 RUN = {

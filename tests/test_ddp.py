@@ -14,8 +14,10 @@ import torch
 
 from finetune import models
 
-from .commands import command, fit_arguments, labelled, process, write_parts
+from .commands import THEIR_WARNINGS, command, fit_arguments, labelled, process, write_parts
 from .tolerances import close
+
+pytestmark = THEIR_WARNINGS
 
 EPOCHS = 2
 PATIENCE = 400  # s, on a busy machine

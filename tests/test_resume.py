@@ -15,7 +15,9 @@ import torch
 
 from finetune import models
 
-from .commands import command, fit_arguments, process, write_parts
+from .commands import THEIR_WARNINGS, command, fit_arguments, process, write_parts
+
+pytestmark = THEIR_WARNINGS
 
 EPOCHS = 6
 MORE = ("--trainer.max_epochs", str(EPOCHS), "--data.test", "null")
