@@ -43,8 +43,9 @@ class Shifted(Potential):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Shifted:
         """Move as every module does; reference energies stay in double precision."""
+        kept = self.references
         super()._apply(fn, recurse)
-        self.references = self.references.double()
+        self.references = kept.to(self.references.device)
         return self
 
     def graph(self, atoms: Atoms) -> Graph:

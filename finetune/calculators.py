@@ -13,8 +13,10 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from finetune import models
-from finetune.errors import InputError
+from finetune.errors import InputError, unknown
 from finetune.potential import Potential
+
+DTYPES = ("float32", "float64")
 
 
 class PotentialCalculator(Calculator):
@@ -35,8 +37,10 @@ class PotentialCalculator(Calculator):
     ) -> None:
         super().__init__(**kwargs)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.potential = potential.to(device).eval()
+        self.potential = potential.to(known_device(device)).eval()
         if dtype is not None:
+            if dtype not in DTYPES:
+                raise unknown("dtype", dtype, DTYPES)
             self.potential = self.potential.to(getattr(torch, dtype))
 
     def calculate(
@@ -66,6 +70,18 @@ class PotentialCalculator(Calculator):
         if predicted.magmoms is not None:
             results["magmoms"] = predicted.magmoms.cpu().numpy().astype(np.float64)
         self.results = results
+
+
+def known_device(name: str) -> torch.device:
+    """The torch device of a name.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} is not there ({str(error).splitlines()[0]}); take cpu") from error
 
 
 def calculator(

@@ -8,9 +8,11 @@ has both beside the state of the optimiser, so it is a model as well.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pickle
 import pkgutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -136,21 +138,36 @@ def restore(content: dict[str, Any], path: Path) -> Potential:
     except RuntimeError as error:
         raise InputError(f"the weights in {path} do not fit its own architecture: {error}") from error
     potential.licence, potential.pretrained = content.get("licence", potential.licence), True
+    if "no commercial" in potential.licence:
+        warnings.warn(f"{path} was tuned from a model under the {potential.licence}; so is it", stacklevel=2)
     return potential.eval()
 
 
 def build(config: dict[str, Any]) -> Potential:
     """The potential of a `class_path` and `init_args`, nested ones first; only this package's classes are built."""
-    module, _, name = config["class_path"].rpartition(".")
-    if module.partition(".")[0] != "finetune":
-        raise InputError(f"the checkpoint names a class outside this package: {config['class_path']}; it is not built")
-    cls = getattr(importlib.import_module(module), name)
-    arguments = {
-        key: build(value) if isinstance(value, dict) and "class_path" in value else value
-        for key, value in config["init_args"].items()
-    }
-    potential: Potential = cls(**arguments)
-    return potential
+    if not isinstance(config, dict) or not {"class_path", "init_args"} <= config.keys():
+        raise InputError("the checkpoint does not say how its potential is built; expected class_path and init_args")
+    given = dict(config["init_args"])
+    if given.get("foundation") is not None or given.get("trusted"):
+        raise InputError("the checkpoint wants to open another file; a checkpoint holds its own weights, do not use it")
+    cls = _potential_class(str(config["class_path"]))
+    nested = {key: build(value) for key, value in given.items() if isinstance(value, dict) and "class_path" in value}
+    try:
+        return cls(**{**given, **nested})
+    except TypeError as error:
+        raise InputError(
+            f"the checkpoint's {cls.__name__} cannot be built ({error}); it is of another version"
+        ) from error
+
+
+def _potential_class(path: str) -> type[Potential]:
+    """The potential of this package that a `class_path` names; nothing else is imported for a checkpoint."""
+    module, _, name = path.rpartition(".")
+    allowed = {"finetune.adapting", *(f"finetune.backbones.{family}" for family in backbones())}
+    cls = getattr(importlib.import_module(module), name, None) if module in allowed else None
+    if not (isinstance(cls, type) and issubclass(cls, Potential)) or inspect.isabstract(cls):
+        raise InputError(f"the checkpoint names {path}, which is not a potential of this package; it is not built")
+    return cls
 
 
 def _in_run(directory: Path) -> Path:

@@ -25,10 +25,10 @@ PARTS = {"train": 8, "valid": 4, "test": 4}
 
 def command(*arguments: str | Path) -> int:
     """Exit status of `finetune ARGUMENTS`, run in this process; only a bug raises."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
             if type(handler) is logging.StreamHandler:
-                handler.setStream(sys.stderr)  # not that of the test which imported Lightning
+                handler.stream = sys.stderr  # not that of the test which imported Lightning
     try:
         return main([str(argument) for argument in arguments])
     except SystemExit as leave:

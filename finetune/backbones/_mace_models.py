@@ -40,6 +40,7 @@ SHIPPED = {"mini": Path(__file__).parents[1] / "foundations" / "mace-mini.pt"}
 OMOL = "https://github.com/ACEsuit/mace-foundations/releases/download/mace_omol_0/MACE-omol-0-extra-large-1024.model"
 URLS = {**foundations.mace_mp_urls, "omol-extra-large": OMOL}
 URLS |= {f"off-{size}": url for size, url in foundations.mace_off_urls.items()}
+NAMES = (*SHIPPED, *URLS)
 NON_COMMERCIAL = "ASL (academic, no commercial use)"
 CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
 IRREPS = ("hidden_irreps", "MLP_irreps", "edge_irreps")
@@ -143,8 +144,8 @@ def foundation_model(name: str, trusted: bool) -> Any:
         if not trusted:
             raise InputError(
                 f"{name} is a Python pickle: reading it runs whatever code its author put in. "
-                "If you trust where it comes from, say so: trusted=True, --trusted true, or trusted: true beside it "
-                "in the config"
+                "If you trust where it comes from, say so: trusted=True in Python, --trusted with evaluate, and in a "
+                "config class_path: finetune.backbones.mace.MACE with trusted: true"
             )
     elif name.endswith(".model") or os.sep in name:
         raise InputError(f"there is no file {name}; check the path")
@@ -201,7 +202,10 @@ def single_head(model: Any, head: str | None) -> Any:
     if len(heads) == 1:
         return model
     if head is None:
-        raise InputError(f"this MACE model has heads {', '.join(heads)}; name the one to use: head: {heads[0]}")
+        raise InputError(
+            f"this MACE model has heads {', '.join(heads)}; name the one to use: mace:NAME@{heads[0]}, "
+            f"or head: {heads[0]} in the config"
+        )
     return remove_pt_head(model, head)
 
 

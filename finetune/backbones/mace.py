@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from finetune.backbones._mace_models import (
     BACKENDS,
+    NAMES,
     NON_COMMERCIAL,
     URLS,
     accelerate,
@@ -75,7 +76,7 @@ class MACE(Potential):
                 model = cut(model, sorted(number_of[symbol] for symbol in elements))
             self.architecture, self.backend = plain(model), backend
             self.model = accelerate(model, backend)
-        self.licence = licence_of(foundation) if foundation in URLS else "see the foundation model's card"
+        self.licence = licence_of(foundation) if foundation in NAMES else "see the foundation model's card"
         if foundation in URLS and self.licence == NON_COMMERCIAL:
             warnings.warn(f"mace:{foundation} is under the {NON_COMMERCIAL}; so is what is tuned from it", stacklevel=2)
         self.pretrained = foundation is not None
@@ -137,8 +138,9 @@ class MACE(Potential):
 
     @classmethod
     def named(cls, name: str, trusted: bool = False) -> MACE:
-        """`mace:mini`, `mace:NAME` of a foundation model, or `mace:PATH.model` (`trusted`)."""
-        return cls(name or "mini", trusted=trusted)
+        """`mace:mini`, `mace:NAME`, `mace:PATH.model` (`trusted`); `@HEAD` behind it names one of several heads."""
+        name, _, head = name.partition("@")
+        return cls(name or "mini", head=head or None, trusted=trusted)
 
     @classmethod
     def names(cls) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import ase.io
 import lightning
+import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -35,6 +36,12 @@ class PredictionWriter(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         """Write the file, whole or not at all."""
+        if trainer.world_size > 1:
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, list(predictions))
+            predictions = [part for parts in gathered for part in parts]
+        if not trainer.is_global_zero:
+            return
         frames: dict[int, Any] = {}
         known = trainer.datamodule.predict_frames
         for indices, n_atoms, predicted in predictions:

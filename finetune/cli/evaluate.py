@@ -10,6 +10,7 @@ from rich.console import Console
 
 from finetune import models
 from finetune.adapting import Shifted
+from finetune.calculators import known_device
 from finetune.data.checking import check
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
@@ -51,7 +52,7 @@ def evaluate(
         keys: names of the labels in the file.
         trusted: read a foreign `.model`, which is a pickle that runs code; true says that you trust it.
     """
-    potential = models.load(model, trusted=trusted).to(device)
+    potential = models.load(model, trusted=trusted).to(known_device(device))
     frames = read(file, keys)
     check(frames)
     result = errors_of(potential, frames, shift=not isinstance(potential, Shifted), batch_edges=batch_edges)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from finetune import models
 from finetune.cli.callbacks import PredictionWriter
@@ -30,6 +31,7 @@ TRAINER = {
     "use_distributed_sampler": False,  # the data module divides batches among processes
     "reload_dataloaders_every_n_epochs": 1,  # the order of batches is a function of seed and epoch
     "log_every_n_steps": 1,
+    "devices": 1,
 }
 METHODS = ("fit", "validate", "test", "predict")
 
@@ -80,16 +82,25 @@ class CLI(LightningCLI):
         """Checkpoints are read without unpickling anything."""
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
+    def _parse_ckpt_path(self) -> None:
+        """Checkpoints hold no hyperparameters that would change the config."""
+
     def before_instantiate_classes(self) -> None:
-        """Choose the run directory, and refuse to overwrite one."""
+        """Choose the run directory, refuse to overwrite one, and check the checkpoint before anything else is done."""
         config = self.config[self.subcommand]
         if config.trainer.default_root_dir is None:
             stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             config.trainer.default_root_dir = f"runs/{self.subcommand}-{stamp}"
         self.directory = Path(config.trainer.default_root_dir)
-        if self.subcommand != "fit":
-            return
         last = self.directory / models.LAST
+        if self.subcommand != "fit":
+            if config.ckpt_path is not None:  # a checkpoint is a model: take it as the potential
+                named = {"last": last, "best": self.directory / models.BEST}
+                config.model.potential = str(named.get(config.ckpt_path, config.ckpt_path))
+                config.ckpt_path = None
+            return
+        if config.trainer.max_epochs == 0:
+            raise InputError("--trainer.max_epochs 0 trains nothing; finetune evaluate judges a model as it is")
         if config.ckpt_path == "last":
             if not last.is_file():
                 raise InputError(
@@ -102,7 +113,14 @@ class CLI(LightningCLI):
                 "another --trainer.default_root_dir starts a new one"
             )
         if config.ckpt_path is not None:
-            models.read_checkpoint(Path(config.ckpt_path))
+            given = Path(config.ckpt_path)
+            if "pytorch-lightning_version" not in models.read_checkpoint(given):
+                raise InputError(f"{given} is no state of a fit; start from it with --model.potential {given}")
+            if given.resolve().parent != self.directory.resolve():
+                raise InputError(
+                    f"{given} is of another run than {self.directory}; go on in its own directory "
+                    f"(--trainer.default_root_dir {given.parent}), or start from it with --model.potential {given}"
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with checkpoints and run directory; nothing here can be forgotten in a config."""
@@ -124,6 +142,7 @@ def run(arguments: list[str]) -> None:
     """Run one of Lightning's methods with arguments as on the command line."""
     quiet()
     torch.set_float32_matmul_precision("high")
+    arguments = own_data(arguments)
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # processes of DDP start by it again
     try:
         CLI(
@@ -137,8 +156,23 @@ def run(arguments: list[str]) -> None:
             parser_class=Parser,
             parser_kwargs={method: {"default_config_files": []} for method in METHODS},
         )
+    except MisconfigurationException as error:
+        raise InputError(str(error).strip()) from error
+    except SystemExit as stop:  # Lightning ends so when it is interrupted
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     finally:
         sys.argv = before
+
+
+def own_data(arguments: list[str]) -> list[str]:
+    """Arguments of a fit on the user's frames: what a config names as valid and test belongs to other data."""
+    given = {argument.partition("=")[0].rstrip("+") for argument in arguments}
+    missing = [part for part in ("valid", "test") if f"--data.{part}" not in given]
+    if arguments[0] != "fit" or "--data.train" not in given or not missing:
+        return arguments
+    return [*arguments, *(f"--data.{part}=null" for part in missing)]
 
 
 def quiet() -> None:
@@ -149,7 +183,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*srun.*",
         ".*exists and is not empty.*",
-    ".*could not find the monitored key.*",
+        ".*could not find the monitored key.*",
     ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", category=UserWarning, module="(e3nn|mace|chgnet|pymatgen).*")

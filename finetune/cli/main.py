@@ -32,6 +32,8 @@ finetune COMMAND --help tells the options of a command. A first fit:
 
   finetune fit -c configs/base.yaml -c configs/chgnet.yaml --data.train my_frames.extxyz
 
+(validation frames are then a part of it, by group; --data.valid and --data.test name others)
+
 A MODEL is a name (chgnet, chgnet:r2scan, mace:mini, mace:medium-mpa-0), a run directory, a checkpoint (.ckpt),
 or somebody's MACE file (mace:PATH.model, only if you trust it)."""
 

@@ -203,6 +203,23 @@ class FrameData(lightning.LightningDataModule):
     def _shares(self) -> Sequence[tuple[str, float]]:
         return list(zip(PARTS, self.split, strict=True))
 
+    @property
+    def read(self) -> set[str]:
+        """The parts that have been read or have files."""
+        return {*self._frames, *(part for part, files in self.files.items() if files is not None)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other data than those that a fit began with.
+
+        Raises:
+            InputError: the labelled frames are not the same.
+        """
+        if self.trainer is not None and self.trainer.state.fn == "fit" and state_dict["data_hash"] != self.data_hash():
+            raise InputError(
+                "the data are not those of the fit that is to go on; give it the same files, "
+                "or start a new fit from its model: --model.potential RUN"
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says of the data."""
         return {"data_hash": self.data_hash()}

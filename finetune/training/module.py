@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lightning
 import torch
+from ase.data import chemical_symbols
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
@@ -17,6 +19,7 @@ from torch.optim import Optimizer
 from finetune import models
 from finetune.adapting import Shifted, freeze_unused, parameter_groups
 from finetune.data.batching import Batch
+from finetune.data.frames import Frame
 from finetune.data.module import FrameData
 from finetune.doctor import check_labels
 from finetune.errors import InputError
@@ -78,15 +81,18 @@ class FineTune(lightning.LightningModule):
     def step(self, batch: Batch, stage: str) -> Tensor:
         """Predict, compare with the labels, log the loss and its mean absolute errors."""
         predicted = self(batch.graph)
-        total, terms = self.loss.at(self.current_epoch)(predicted, batch.labels, batch.n_atoms)
+        last = max((stage.epoch for stage in self.loss.stages or []), default=0)
+        loss = self.loss.at(
+            self.current_epoch if stage == "train" else last
+        )  # the best epoch needs one measure for all
+        total, terms = loss(predicted, batch.labels, batch.n_atoms)
         size = len(batch.n_atoms)
         self._log(f"{stage}/loss", total.detach(), size, prog_bar=True)
         for name, value in terms.items():
-            if self.loss.at(self.current_epoch).weights[name] > 0:
+            if loss.weights[name] > 0:
                 self._log(f"{stage}/{name}_loss", value.detach(), size)
         for name, (error, known) in absolute_errors(predicted, batch).items():
-            if known:
-                self._log(f"{stage}/{name}_mae", error, known, prog_bar=stage == "valid" and name == "forces")
+            self._log(f"{stage}/{name}_mae", error, known, prog_bar=stage == "valid" and name == "forces")
         return total
 
     def _log(self, name: str, value: Tensor, size: int, prog_bar: bool = False) -> None:
@@ -188,11 +194,21 @@ def refit_references(potential: Shifted, data: FrameData) -> References:
     difference = (untouched.labels.energy - untouched.predicted.energy).numpy()
     fitted = fit_references([frame.atoms.numbers for frame in frames], difference)
     potential.add(fitted.energies)
+    others = [frame for part in ("valid", "test") if part in data.read for frame in data.frames(part)]
+    strange = sorted(elements(others) - elements(frames))
+    if strange:
+        names = ", ".join(chemical_symbols[z] for z in strange)
+        warnings.warn(f"no training frame contains {names}; energies of frames that do keep another zero", stacklevel=2)
     return fitted
 
 
+def elements(frames: Sequence[Frame]) -> set[int]:
+    """Atomic numbers that occur."""
+    return {int(z) for frame in frames for z in frame.atoms.numbers}
+
+
 def absolute_errors(predicted: Properties, batch: Batch) -> dict[str, tuple[Tensor, int]]:
-    """Mean absolute error over the known components, and how many there are: eV/atom, eV/Å, eV/Å³."""
+    """Mean absolute error over the known components (0 if none), and their number: eV/atom, eV/Å, eV/Å³."""
     n = batch.n_atoms
     pairs = {
         "energy": ((predicted.energy - batch.labels.energy) / n),
@@ -200,4 +216,4 @@ def absolute_errors(predicted: Properties, batch: Batch) -> dict[str, tuple[Tens
         "stress": predicted.stress - batch.labels.stress,
     }
     known = {name: (error.detach(), int(torch.isfinite(error).sum())) for name, error in pairs.items()}
-    return {name: (torch.nanmean(error.abs()), count) for name, (error, count) in known.items()}
+    return {name: (torch.nansum(error.abs()) / max(count, 1), count) for name, (error, count) in known.items()}

@@ -102,7 +102,10 @@ class RunDirectory(Callback):
             return
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         row["learning_rate"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        measured = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):  # no validation in this epoch
+            measured = {name: value for name, value in measured.items() if not name.startswith("valid/")}
+        row |= {name: value for name, value in measured.items() if math.isfinite(value)}
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         with io.StringIO(newline="") as text:

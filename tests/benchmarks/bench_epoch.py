@@ -15,7 +15,8 @@ from typing import Any
 import ase.io
 import numpy as np
 import yaml
-from sides import Race, run
+from race import Race
+from sides import run
 
 ROOT = Path(__file__).parents[2]
 PEERS = {"chgnet": "chgnet.trainer.Trainer", "mace": "mace.cli.run_train"}
@@ -44,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for backbone in options.only or PEERS:
         with tempfile.TemporaryDirectory() as folder:
             foundation = prepare(backbone, Path(folder), options.frames, options.tiny)
-            race = Race(Path(folder), foundation, options.epochs, options.batch, options.threads, options.references)
-            times = [_once(backbone, race, k) for k in range(options.repeats)]
+            sizes = (options.epochs, options.batch, options.threads, options.references)
+            race = Race(Path(folder), backbone, foundation, *sizes)
+            times = [_once(race, k) for k in range(options.repeats)]
         kept &= _tell(backbone, options, _joined(times))
     return 0 if kept or not options.check else 1
 
@@ -103,15 +105,16 @@ def _alone(function: Any, *arguments: Any) -> None:
         raise SystemExit(f"{function.__name__} failed, see above")
 
 
-def _once(backbone: str, race: Race, repeat: int) -> Times:
+def _once(race: Race, repeat: int) -> Times:
     """One fit of each side, epoch by epoch in turns; who goes first alternates."""
     context = multiprocessing.get_context("spawn")
-    pipes, processes = {}, {}
-    for side in ("ours", backbone):
-        pipes[side], theirs = context.Pipe()
-        processes[side] = context.Process(target=run, args=(side, theirs, race), daemon=True)
+    pipes: dict[str, Any] = {}
+    processes: dict[str, Any] = {}
+    for side in ("ours", race.backbone):
+        pipes[side], end = context.Pipe()
+        processes[side] = context.Process(target=run, args=(side, end, race), daemon=True)
         processes[side].start()
-        theirs.close()
+        end.close()
     try:
         for side in pipes:
             _heard(side, pipes[side])
@@ -126,7 +129,7 @@ def _once(backbone: str, race: Race, repeat: int) -> Times:
         for process in processes.values():
             process.join(GRACE_S)
             process.kill()
-    mine, theirs = (np.array(told[side]) for side in ("ours", backbone))
+    mine, theirs = (np.array(told[side]) for side in ("ours", race.backbone))
     return Times(mine[None, :, :2], theirs[None, :, :2], (float(mine[0, 2]), float(theirs[0, 2])))
 
 
@@ -150,7 +153,9 @@ def _tell(backbone: str, options: argparse.Namespace, times: Times) -> bool:
     if not abs(mine - theirs) <= SAME * theirs:
         raise SystemExit(f"not the same work: forces MAE {mine:.4f} eV/Å here, {theirs:.4f} eV/Å in {backbone}")
     ratios = times.peer / times.ours
-    print(f"\n{PEERS[backbone]} / ours, {options.frames} frames, {options.batch} per batch, {options.threads} thread(s)")
+    print(
+        f"\n{PEERS[backbone]} / ours, {options.frames} frames, {options.batch} per batch, {options.threads} thread(s)"
+    )
     print(f"  same work: forces MAE in the first epoch {mine:.4f} eV/Å here, {theirs:.4f} eV/Å there")
     kept = _line("warm epoch", ratios[:, 1:].reshape(-1, 2), 1.0)
     if backbone == "chgnet":

@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             peak, graphs = result["peak"], result["graphs"]
             rest.append(peak - graphs)
             print(f"{count:8d}{peak:10.2f}{graphs:10.2f}{rest[-1]:10.2f}{rest[-1] / rest[0]:14.3f}", flush=True)
-    print(f"beyond the graphs, {options.frames[-1]} frames need {rest[-1] / rest[0]:.3f} times what {options.frames[0]} do")
+    few, many = options.frames[0], options.frames[-1]
+    print(f"beyond the graphs, {many} frames need {rest[-1] / rest[0]:.3f} times what {few} do")
     return int(options.check and rest[-1] / rest[0] > FLAT)
 
 
@@ -101,15 +102,14 @@ def fit(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         train=str(folder / "train.extxyz"), valid=str(folder / "valid.extxyz"), batch_edges=options.batch_edges
     )
     average: Any = EMAWeightAveraging(decay=0.99, use_buffers=False)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=options.epochs,
-        gradient_clip_val=10.0,
-        callbacks=[average],
-        enable_progress_bar=False,
-        enable_checkpointing=False,
+    settings: dict[str, Any] = {
         **TRAINER,
-    )
+        "accelerator": "cpu",
+        "max_epochs": options.epochs,
+        "gradient_clip_val": 10.0,
+    }
+    settings |= {"enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = lightning.Trainer(callbacks=[average], **settings)
     with contextlib.redirect_stdout(io.StringIO()):
         trainer.fit(FineTune(potential), datamodule=data)
     tensors = [tensor for part in ("train", "valid") for graph in data.graphs(part) for tensor in graph.values()]
