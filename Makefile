@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## Fine-tune CHGNet on data/interface, errors before and after.
 	@echo "==> fine-tuning CHGNet on data/interface into $(DEMO)"
 	rm -rf $(DEMO)
-	WANDB_MODE=offline MPLBACKEND=Agg $(BIN)/finetune fit -c configs/base.yaml -c configs/chgnet.yaml --trainer.default_root_dir $(DEMO)
+	$(ONE_THREAD) WANDB_MODE=offline MPLBACKEND=Agg $(BIN)/finetune fit -c configs/base.yaml -c configs/chgnet.yaml --trainer.default_root_dir $(DEMO)
 
 lint: $(STAMP) ## Ruff, mypy and the layer contract.
 	@echo "==> ruff"

@@ -167,6 +167,7 @@ def test_a_mace_cut_down_to_the_elements_in_use_says_the_same(foreign):
         other.get_potential_energy(Atoms("P"))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_head_must_be_named_where_there_are_several(foreign):
     with pytest.raises(InputError, match="heads foundation, dft; name the one to use"):
         MACE(str(foreign), trusted=True)

@@ -19,6 +19,8 @@ class Tolerance(NamedTuple):
 TOLERANCES = {
     "identity, float64": Tolerance(1e-9, "the same sum in another order; energies are up to 500 eV"),
     "identity, float32": Tolerance(1e-4, "the same sum in another order, weights with 7 digits; eV per structure"),
+    "rotation, float64": Tolerance(1e-7, "coupling coefficients of a model that was stored with 7 digits"),
+    "rotation, float32": Tolerance(1e-4, "as the identities"),
     "finite difference": Tolerance(2e-6, "central differences of 1e-4 Å: h² F'' and the round-off 1e-12 eV / h"),
     "linear fit": Tolerance(1e-8, "least squares of values of some eV, well conditioned up to 1e5"),
     "cutoff": Tolerance(1e-7, "two structures on both sides of the cutoff, 1e-9 Å apart"),
