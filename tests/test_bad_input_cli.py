@@ -62,9 +62,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
-def broken(path: Path, change: Change) -> Path:
+def broken(path: Path, change: Change, part: str = "train") -> Path:
     """Three real frames in a file, the second of which is changed."""
-    frames = labelled("train")[:3]
+    frames = labelled(part)[:3]
     change(frames[1])
     ase.io.write(path, frames)
     return path
@@ -130,13 +130,16 @@ def test_a_frame_that_cannot_be_used_is_named_with_its_file_and_the_remedy(tmp_p
     refused("evaluate", model, path, words=(f"frame 1 of {path}", *words))
 
 
-@pytest.mark.parametrize("case", ["no labels", "force is NaN", "unknown element", "atoms on top of each other"])
-@pytest.mark.parametrize("part", ["train", "valid", "test"])
+@pytest.mark.parametrize(
+    ("part", "case"),
+    [
+        *(("valid", case) for case in ("no labels", "force is NaN", "unknown element", "atoms on top of each other")),
+        *((part, "unknown element") for part in ("train", "test")),
+    ],
+)
 def test_a_fit_stops_before_it_starts_where_a_frame_cannot_be_used(tmp_path, files, refused, part, case):
-    if part != "valid" and case != "unknown element":
-        pytest.skip("one part is enough for what every part is checked for")
     change, words = FRAMES[case]
-    path = broken(tmp_path / "mine.extxyz", change)
+    path = broken(tmp_path / "mine.extxyz", change, part)
     refused(*fit_arguments({**files, part: path}, tmp_path / "run"), words=(f"frame 1 of {path}", *words))
     assert not (tmp_path / "run" / models.LAST).exists()
 
@@ -310,7 +313,7 @@ def test_a_full_disk_ends_a_prediction_with_a_message(tmp_path, files, model, re
     arguments = ("predict", "--model.potential", model, "--data.predict", files["train"])
     with room_for(3000):
         refused(*arguments, "--trainer.default_root_dir", tmp_path, words=("predictions.extxyz",))
-    assert not (tmp_path / "predictions.extxyz").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["--json", "--parity"])

@@ -61,7 +61,8 @@ def shared(files, tmp_path_factory) -> Path:
     paths = os.pathsep.join([str(base), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     both = process(*arguments, log=base / "log", PYTHONPATH=paths, MASTER_ADDR="127.0.0.1")
     try:
-        assert both.wait(PATIENCE) == 0, (base / "log").read_text()
+        status = both.wait(PATIENCE)
+        assert status == 0, (base / "log").read_text()[-2000:]
     finally:
         os.killpg(both.pid, signal.SIGKILL)
     return base / "run"
