@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ class Shifted(Potential):
         self.add(references or {})
         self.cutoff, self.elements, self.licence = potential.cutoff, potential.elements, potential.licence
         self.offsets, self.pretrained = potential.offsets, potential.pretrained
+        self.idle = tuple("potential." + prefix for prefix in potential.idle)
+        self.only_magmoms = tuple("potential." + prefix for prefix in potential.only_magmoms)
         self.groups = {name: tuple("potential." + p for p in prefixes) for name, prefixes in potential.groups.items()}
 
     def add(self, references: Mapping[int, float]) -> None:
@@ -105,8 +107,9 @@ def parameter_groups(potential: Potential, rate: float, factors: Mapping[str, fl
     return [{"params": p, "lr": rate * factors.get(g, 1.0), "name": g} for g, p in members.items()]
 
 
-def freeze_unused(potential: Potential, unused: Sequence[str]) -> None:
+def freeze_unused(potential: Potential, magmoms: bool) -> None:
     """Freeze parameters that no term of the loss depends on, so that DDP does not wait for their gradients."""
+    unused = potential.idle if magmoms else (*potential.idle, *potential.only_magmoms)
     for name, parameter in potential.named_parameters():
-        if any(part in name for part in unused):
+        if name.startswith(unused or ("-",)):
             parameter.requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -37,11 +38,13 @@ class PotentialCalculator(Calculator):
     ) -> None:
         super().__init__(**kwargs)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.potential = potential.to(known_device(device)).eval()
-        if dtype is not None:
-            if dtype not in DTYPES:
-                raise unknown("dtype", dtype, DTYPES)
-            self.potential = self.potential.to(getattr(torch, dtype))
+        place = known_device(device)
+        if dtype is not None and dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES)
+        kind = potential.dtype if dtype is None else getattr(torch, dtype)
+        if (potential.device, potential.dtype) != (place, kind):
+            potential = copy.deepcopy(potential).to(place).to(kind)  # the caller's own stays as it is
+        self.potential = potential.eval()
 
     def calculate(
         self,

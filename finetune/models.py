@@ -7,6 +7,7 @@ has both beside the state of the optimiser, so it is a model as well.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -102,7 +103,8 @@ def write_whole(content: Any, path: Path) -> None:
             os.fsync(stream.fileno())
         partial.replace(path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise InputError(f"cannot write {path} ({error}); free some space or choose another directory") from error
 
 
@@ -118,10 +120,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} holds more than plain weights and is not opened ({str(error).splitlines()[0]})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is damaged or not a checkpoint ({str(error).splitlines()[0]}); take another"
-        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path} is damaged or not a checkpoint ({reason}); take another") from error
     if not isinstance(content, dict) or not {"potential", "state_dict"} <= content.keys():
         raise InputError(f"{path} is not a checkpoint of this package; expected entries potential and state_dict")
     return content

@@ -30,6 +30,8 @@ class Potential(nn.Module, ABC):
         licence: licence of the weights, SPDX id or a plain word.
         pretrained: the weights come from training, so predictions mean something before fine-tuning.
         groups: parameter groups by name (embedding, interactions, readouts, ...): prefixes of parameter names.
+        idle: prefixes of parameters that nothing depends on.
+        only_magmoms: prefixes of parameters that only magnetic moments depend on.
         offsets: index keys of the backbone's own graph and the key whose length they count, for `collate`.
     """
 
@@ -38,6 +40,8 @@ class Potential(nn.Module, ABC):
     licence: str = "unknown"
     pretrained: bool = False
     groups: Mapping[str, tuple[str, ...]] = {}
+    idle: tuple[str, ...] = ()
+    only_magmoms: tuple[str, ...] = ()
     offsets: Mapping[str, str] = {}
 
     @abstractmethod

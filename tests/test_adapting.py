@@ -98,7 +98,7 @@ def test_unknown_groups_and_impossible_factors_are_refused(tiny):
 
 def test_parameters_that_no_loss_needs_can_be_frozen():
     potential = models.backbone("chgnet").tiny()
-    freeze_unused(potential, ["site_wise"])  # magnetic moments
+    freeze_unused(potential, magmoms=False)  # magnetic moments
     frozen = {name for name, p in potential.named_parameters() if not p.requires_grad}
     assert any("site_wise" in name for name in frozen)
     assert {group_of(potential, name) for name in frozen} == {"readouts", "other"}

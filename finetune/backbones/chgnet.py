@@ -43,7 +43,14 @@ class CHGNet(Potential):
     licence = "BSD-3-Clause-LBNL (weights in the chgnet package)"
     elements = frozenset(range(1, 95))
     groups = {  # noqa: RUF012
-        "embedding": ("model.atom_embedding", "model.bond_", "model.angle_basis", "model.angle_embedding"),
+        "embedding": (
+            "model.atom_embedding",
+            "model.bond_basis_expansion",
+            "model.bond_embedding",
+            "model.bond_weights",
+            "model.angle_basis",
+            "model.angle_embedding",
+        ),
         "interactions": ("model.atom_conv_layers", "model.bond_conv_layers", "model.angle_layers"),
         "readouts": ("model.site_wise", "model.readout_norm", "model.mlp"),
     }
@@ -75,6 +82,9 @@ class CHGNet(Potential):
             raise InputError(
                 "this CHGNet checkpoint averages before its readout, so atoms have no energies; unsupported"
             )
+        # what comes after the last bond convolution has no part in the energy
+        self.idle = (f"model.angle_layers.{self.model.n_conv - 2}.",)
+        self.only_magmoms = ("model.site_wise.",)
         self.cutoff = float(self.model.graph_converter.atom_graph_cutoff)
         self.bond_cutoff = float(self.model.graph_converter.bond_graph_cutoff)
         self.pretrained = foundation is not None
@@ -127,7 +137,7 @@ class CHGNet(Potential):
             volumes=[],
         )
 
-    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms 64"]:
+    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
         """Activations before the last linear layer of the readout: the site energy is linear in them, per element."""
         kept: list[Tensor] = []
         hook = self.model.mlp.layers[-1].register_forward_pre_hook(lambda _, args: kept.append(args[0]))

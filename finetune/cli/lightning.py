@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import itertools
 import logging
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import yaml
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -143,6 +145,7 @@ def run(arguments: list[str]) -> None:
     quiet()
     torch.set_float32_matmul_precision("high")
     arguments = own_data(arguments)
+    check_files(arguments)
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # processes of DDP start by it again
     try:
         CLI(
@@ -158,12 +161,41 @@ def run(arguments: list[str]) -> None:
         )
     except MisconfigurationException as error:
         raise InputError(str(error).strip()) from error
+    except ValueError as error:  # jsonargparse wraps what a constructor says
+        raise InputError(said_inside(error)) from error
     except SystemExit as stop:  # Lightning ends so when it is interrupted
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
     finally:
         sys.argv = before
+
+
+def said_inside(error: BaseException) -> str:
+    """What this package said first, however often it was wrapped.
+
+    Raises:
+        BaseException: the error itself, where this package said nothing.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    reasons = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip().startswith("- ")]
+    if "Does not validate" in str(error) and reasons:
+        return reasons[-1]
+    raise error
+
+
+def check_files(arguments: list[str]) -> None:
+    """Name the config file that is not YAML."""
+    for flag, name in itertools.pairwise(arguments):
+        if flag in ("-c", "--config") and Path(name).is_file():
+            try:
+                yaml.safe_load(Path(name).read_text())
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def own_data(arguments: list[str]) -> list[str]:

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; what was finished is on disk, and --ckpt_path last goes on with a fit", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT, errno.EFBIG):
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
     return 0

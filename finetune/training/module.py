@@ -72,6 +72,9 @@ class FineTune(lightning.LightningModule):
         self.potential.train()
         self.loss, self.optimizer, self.warmup, self.schedule, self.final = loss, optimizer, warmup, schedule, final
         self.groups, self.refit_references = dict(groups or {}), refit_references
+        magmoms = self.loss.magmoms > 0 or any((stage.magmoms or 0) > 0 for stage in self.loss.stages or [])
+        freeze_unused(self.potential, magmoms)
+        parameter_groups(self.potential, 1.0, self.groups)  # freezes before DDP looks at what is free
 
     def forward(self, graph: dict[str, Tensor]) -> Properties:
         """Energy (eV), forces (eV/Å) and stress (eV/Å³) of a batched graph."""
@@ -89,7 +92,7 @@ class FineTune(lightning.LightningModule):
         size = len(batch.n_atoms)
         self._log(f"{stage}/loss", total.detach(), size, prog_bar=True)
         for name, value in terms.items():
-            if loss.weights[name] > 0:
+            if loss.weights[name] > 0 or name != "magmoms":
                 self._log(f"{stage}/{name}_loss", value.detach(), size)
         for name, (error, known) in absolute_errors(predicted, batch).items():
             self._log(f"{stage}/{name}_mae", error, known, prog_bar=stage == "valid" and name == "forces")
@@ -122,8 +125,6 @@ class FineTune(lightning.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """The optimiser over the free parameter groups; each keeps its peak learning rate as `peak`."""
-        if self.loss.magmoms == 0 and not any((s.magmoms or 0) > 0 for s in self.loss.stages or []):
-            freeze_unused(self.potential, ("site_wise",))
         groups = parameter_groups(self.potential, 1.0, self.groups)
         factors = [group.pop("lr") for group in groups]
         optimizer = self.optimizer(groups)
