@@ -101,4 +101,4 @@ def test_parameters_that_no_loss_needs_can_be_frozen():
     freeze_unused(potential, magmoms=False)  # magnetic moments
     frozen = {name for name, p in potential.named_parameters() if not p.requires_grad}
     assert any("site_wise" in name for name in frozen)
-    assert {group_of(potential, name) for name in frozen} == {"readouts", "other"}
+    assert {group_of(potential, name) for name in frozen} == {"readouts", "interactions", "other"}

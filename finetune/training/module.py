@@ -99,7 +99,8 @@ class FineTune(lightning.LightningModule):
         return total
 
     def _log(self, name: str, value: Tensor, size: int, prog_bar: bool = False) -> None:
-        self.log(name, value.float(), on_step=False, on_epoch=True, batch_size=size, prog_bar=prog_bar, sync_dist=True)
+        count: Any = float(size)  # Lightning divides whole counts of several processes without a remainder
+        self.log(name, value.float(), on_step=False, on_epoch=True, batch_size=count, prog_bar=prog_bar, sync_dist=True)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of a training batch."""
