@@ -115,7 +115,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: damaged, not plain, or not a checkpoint of this package.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol; what matters is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than plain weights and is not opened ({str(error).splitlines()[0]})"

@@ -148,7 +148,7 @@ def run(arguments: list[str]) -> None:
     check_files(arguments)
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # processes of DDP start by it again
     try:
-        CLI(
+        command = CLI(
             FineTune,
             FrameData,
             trainer_defaults=TRAINER,
@@ -159,6 +159,8 @@ def run(arguments: list[str]) -> None:
             parser_class=Parser,
             parser_kwargs={method: {"default_config_files": []} for method in METHODS},
         )
+        if command.trainer.interrupted:
+            raise KeyboardInterrupt
     except MisconfigurationException as error:
         raise InputError(str(error).strip()) from error
     except ValueError as error:  # jsonargparse wraps what a constructor says

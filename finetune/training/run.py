@@ -39,6 +39,20 @@ class WholeFiles(TorchCheckpointIO):
         models.write_whole(checkpoint, Path(path))
 
 
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoint that keeps its best score when the run directory has been moved or copied."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state as if it had been written in this directory."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = {name: here(state_dict[name]) for name in state_dict if name.endswith("_model_path")}
+        best = {here(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
+
+
 def checkpoints(directory: Path, monitor: str) -> list[ModelCheckpoint]:
     """`best.ckpt`, lowest in `monitor`, and `last.ckpt`, both written at the end of each epoch."""
     common: dict[str, Any] = {
@@ -48,8 +62,8 @@ def checkpoints(directory: Path, monitor: str) -> list[ModelCheckpoint]:
         "save_on_train_epoch_end": True,
     }
     return [
-        ModelCheckpoint(filename="best", monitor=monitor, mode="min", save_top_k=1, **common),
-        ModelCheckpoint(filename="last", every_n_epochs=1, **common),
+        RunCheckpoint(filename="best", monitor=monitor, mode="min", save_top_k=1, **common),
+        RunCheckpoint(filename="last", every_n_epochs=1, **common),
     ]
 
 
