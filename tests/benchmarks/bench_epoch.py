@@ -123,8 +123,11 @@ def _once(race: Race, repeat: int) -> Times:
             for side in list(pipes)[:: 1 if (epoch + repeat) % 2 else -1]:
                 pipes[side].send("go")
                 told[side].append(_heard(side, pipes[side]))
-                if epoch + 1 < race.epochs:
+                if epoch + 1 < race.epochs:  # what comes after the last epoch must not disturb the other side
+                    pipes[side].send("go on")
                     _heard(side, pipes[side])
+        for pipe in pipes.values():
+            pipe.send("go on")
     finally:
         for process in processes.values():
             process.join(GRACE_S)

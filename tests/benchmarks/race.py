@@ -72,5 +72,6 @@ class Baton:
         return time.perf_counter() - self.start[0], time.process_time() - self.start[1]
 
     def report(self, seconds: tuple[float, float], forces_mae: float) -> None:
-        """Tell the time of the epoch, s, and the error of the forces over the training frames, eV/Å."""
+        """Tell the time of the epoch, s, and the error of the forces over the training frames, eV/Å; wait to go on."""
         self.connection.send((*seconds, forces_mae))
+        self.connection.recv()
