@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "models": ("finetune.cli.models:run", "known model names and their licences"),
     "sample": ("finetune.cli.sample:run", "make structures by recipes, labelled by a model"),
+    "label": ("finetune.cli.label:run", "label structures by DFT (GPAW, Quantum ESPRESSO, CP2K, VASP)"),
 }
 
 HELP = """usage: finetune COMMAND ...

@@ -1,0 +1,171 @@
+"""Labels by any ASE calculator, made anew for every frame where the work is done."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+
+from finetune.errors import InputError
+from finetune.labelling.core import Labeller, Outcome
+
+LOG_BYTES = 200_000  # of a log, its end is kept
+EXTRAS = {"gpaw": "gpaw", "mace": "", "chgnet": ""}  # extras of this package that bring a code
+
+
+@dataclass(frozen=True)
+class Calculated(Labeller):
+    """Labels by an ASE calculator.
+
+    The energy is the free energy where the calculator has one, since forces and stress are its derivatives.
+
+    Attributes:
+        calculator: where its class is, such as `gpaw.GPAW` or `ase.calculators.espresso.Espresso`; or a function that
+            returns one, such as `finetune.calculator`.
+        settings: its arguments. Where a text contains `{directory}`, that becomes a folder of the frame's own, and
+            `{log}` a file in it that is kept as the log. Objects are written as `class_path` and `init_args`.
+        fallbacks: changes of the settings that are tried one after the other where the frame fails. They must change
+            how the answer is found (mixing, eigensolver, number of steps), not the answer (cutoff, k-points, smearing).
+        force: a frame with a larger force, eV/Å, has failed.
+    """
+
+    calculator: str = "gpaw.GPAW"
+    settings: dict[str, Any] = field(default_factory=dict)
+    fallbacks: list[dict[str, Any]] = field(default_factory=list)
+    force: float = 1000.0
+
+    def method(self) -> dict[str, Any]:
+        """Calculator, settings and the code's version; neither fallbacks nor where output goes."""
+        settings = {name: value for name, value in self.settings.items() if not _is_place(value)}
+        return {"calculator": self.calculator, "settings": settings, "code": self.code()}
+
+    def code(self) -> str:
+        """Package and version that the calculator comes from."""
+        package = self.calculator.partition(".")[0]
+        names = importlib.metadata.packages_distributions().get(package, [package])
+        try:
+            return f"{names[0]} {importlib.metadata.version(names[0])}"
+        except importlib.metadata.PackageNotFoundError:
+            return package
+
+    def check(self) -> None:
+        """Raise `InputError` where the calculator cannot be imported."""
+        _imported(self.calculator)
+
+    def label(self, atoms: Atoms) -> Outcome:
+        """Label one frame in a temporary folder, with the settings first and then with each fallback."""
+        begin, reasons, log = time.perf_counter(), [], ""
+        for changes in [{}, *self.fallbacks]:
+            with tempfile.TemporaryDirectory(prefix="label-") as folder:
+                labelled, reason = self._attempt(atoms, {**self.settings, **changes}, Path(folder))
+                log += _end_of(Path(folder) / "log.txt")
+            reasons += [reason] if reason else []
+            if labelled is not None:
+                break
+        wall_s = time.perf_counter() - begin
+        if labelled is not None:
+            labelled.info |= {"label_code": self.code(), "label_method": self.method_hash(), "wall_s": round(wall_s, 1)}
+            if reasons:
+                labelled.info["label_fallback"] = len(reasons)
+        return Outcome(labelled, reasons, log, wall_s)
+
+    def _attempt(self, atoms: Atoms, settings: Mapping[str, Any], folder: Path) -> tuple[Atoms | None, str]:
+        """The frame with labels, or None and the reason."""
+        work = atoms.copy()
+        try:
+            calculator = build(self.calculator, _placed(dict(settings), folder))
+            work.calc = calculator
+            labelled = with_labels(work, calculator)
+        except Exception as error:  # noqa: BLE001  a code may raise anything; it is kept with the frame
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = " ".join(str(error).split()) or "no message"
+            return None, f"{type(error).__name__}: {text[:500]} ({Path(where.filename).name}:{where.lineno})"
+        if getattr(calculator, "converged", True) is False:
+            return None, "the calculator says that it has not converged"
+        reason = self._fault(labelled)
+        return (None, reason) if reason else (labelled, "")
+
+    def _fault(self, atoms: Atoms) -> str:
+        """What is wrong with labels that came without an exception; empty where nothing is."""
+        values = [np.asarray(atoms.info["REF_energy"]), atoms.arrays["REF_forces"]]
+        values += [atoms.info["REF_stress"]] if "REF_stress" in atoms.info else []
+        if not all(np.isfinite(value).all() for value in values):
+            return "labels that are not finite"
+        largest = float(np.linalg.norm(atoms.arrays["REF_forces"], axis=1).max())
+        return f"a force of {largest:.0f} eV/Å" if largest > self.force else ""
+
+
+def with_labels(atoms: Atoms, calculator: BaseCalculator) -> Atoms:
+    """A copy with `REF_energy` (eV), `REF_forces` (eV/Å) and, where there is a cell, `REF_stress` (eV/Å³, Voigt)."""
+    energy = atoms.get_potential_energy()
+    labelled = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(atoms.info))
+    if "initial_magmoms" in atoms.arrays:
+        labelled.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
+    labelled.arrays["REF_forces"] = np.asarray(atoms.get_forces(), dtype=float)
+    if atoms.cell.rank == 3 and atoms.pbc.all() and "stress" in calculator.implemented_properties:
+        labelled.info["REF_stress"] = np.asarray(atoms.get_stress(), dtype=float)
+    labelled.info["REF_energy"] = float(calculator.results.get("free_energy", energy))
+    return labelled
+
+
+def build(path: str, arguments: Mapping[str, Any]) -> Any:
+    """The object behind a dotted name, called with arguments; those that name a `class_path` are built first."""
+
+    def built(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if set(value) in ({"class_path"}, {"class_path", "init_args"}):
+                return build(value["class_path"], value.get("init_args", {}))
+            return {key: built(item) for key, item in value.items()}
+        return [built(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return _imported(path)(**{name: built(value) for name, value in arguments.items()})
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    """What a dotted name leads to.
+
+    Raises:
+        InputError: there is no such module or name, with what to install.
+    """
+    module, _, name = path.rpartition(".")
+    package = path.partition(".")[0]
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        remedy = f"pip install 'finetune-interface[{EXTRAS[package]}]'" if EXTRAS.get(package) else "install it"
+        raise InputError(f"the calculator {path} needs {error.name}, which is not installed; {remedy}") from error
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"there is no calculator {path!r} ({error}); give module.Class") from error
+    if not callable(found):
+        raise InputError(f"{path} is not a class or function; give module.Class")
+    return found  # type: ignore[no-any-return]
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and ("{log}" in value or "{directory}" in value)
+
+
+def _placed(value: Any, folder: Path) -> Any:
+    """Settings with the frame's own folder and log in them."""
+    if isinstance(value, str):
+        return value.replace("{log}", str(folder / "log.txt")).replace("{directory}", str(folder))
+    if isinstance(value, dict):
+        return {key: _placed(item, folder) for key, item in value.items()}
+    return [_placed(item, folder) for item in value] if isinstance(value, list) else value
+
+
+def _end_of(path: Path) -> str:
+    """The end of a text file; nothing where there is none."""
+    if not path.is_file():
+        return ""
+    return path.read_bytes()[-LOG_BYTES:].decode(errors="replace")

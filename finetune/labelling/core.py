@@ -1,0 +1,48 @@
+"""What labellers share: the contract, and the outcome of one frame."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from ase import Atoms
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one frame.
+
+    Attributes:
+        atoms: the frame with its labels; None where it failed.
+        reasons: why each attempt failed, in order; not empty beside labels where a fallback succeeded.
+        log: what the code printed.
+        wall_s: seconds that all attempts took.
+    """
+
+    atoms: Atoms | None
+    reasons: list[str] = field(default_factory=list)
+    log: str = ""
+    wall_s: float = 0.0
+
+
+class Labeller(ABC):
+    """Gives structures energy (eV), forces (eV/Å) and stress (eV/Å³); pickles, so that it can run in any process."""
+
+    @abstractmethod
+    def label(self, atoms: Atoms) -> Outcome:
+        """Label one frame; whatever the code raises becomes a reason, not an exception."""
+
+    @abstractmethod
+    def method(self) -> dict[str, Any]:
+        """What the labels depend on, as plain data: frames of different methods do not belong into one dataset."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `InputError` where the code is not installed or the settings cannot be right, before any frame."""
+
+    def method_hash(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of the method."""
+        return hashlib.sha256(json.dumps(self.method(), sort_keys=True).encode()).hexdigest()[:12]

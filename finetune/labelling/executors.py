@@ -1,0 +1,73 @@
+"""Where labels are computed: local processes that die with their parent, and a Dask cluster.
+
+Any other `concurrent.futures.Executor` is named by its own `class_path`, such as `parsl.concurrent.ParslPoolExecutor`.
+Nothing heavy is imported here, so that a worker can limit its threads before numerical libraries are loaded.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor
+
+POLL_S = 1.0  # how often a worker looks whether its parent is still there
+
+
+class Processes(ProcessPoolExecutor):
+    """Processes on this machine, each with its own threads; they end when the command that started them is killed.
+
+    Args:
+        workers: number of processes; default: one for each core over `threads`.
+        threads: threads of each process (`OMP_NUM_THREADS`).
+    """
+
+    def __init__(self, workers: int | None = None, threads: int = 1) -> None:
+        workers = workers or max(1, len(os.sched_getaffinity(0)) // threads)
+        context = multiprocessing.get_context("spawn")
+        super().__init__(workers, context, initializer=begin, initargs=(os.getpid(), threads))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Stop; without `wait`, frames that are being computed are given up at once."""
+        processes = list((self._processes or {}).values())
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for process in processes if not wait else []:
+            process.kill()
+
+
+def begin(parent: int, threads: int) -> None:
+    """Limit the threads of a worker and end it as soon as its parent is no longer there."""
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def dask(address: str | None = None, workers: int = 2) -> Executor:
+    """The executor of a Dask cluster, or of `workers` processes on this machine.
+
+    Args:
+        address: of the scheduler, `tcp://host:8786`; None starts a cluster on this machine.
+        workers: number of processes of a local cluster.
+
+    Raises:
+        InputError: Dask is not installed.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        from finetune.errors import InputError
+
+        raise InputError(f"Dask is not installed ({error}); pip install 'finetune-interface[cluster]'") from error
+    if address is None:
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        client = Client(cluster)
+    else:
+        client = Client(address)
+    executor: Executor = client.get_executor(pure=False)
+    return executor

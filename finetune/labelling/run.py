@@ -1,0 +1,105 @@
+"""Label frames through an executor: nothing is computed twice, nothing that was computed is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase import Atoms
+from tqdm import tqdm
+
+from finetune.errors import InputError
+from finetune.labelling.core import Labeller, Outcome
+from finetune.labelling.store import Store, identity, without_labels
+
+POLL_S = 1.0  # how often it is noted which frames are being computed
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run of labelling leaves.
+
+    Attributes:
+        labelled: frames with labels, in the order of the input, each structure once.
+        failed: reasons by identity of the frames that have none.
+        missing: identities of frames that nobody has computed yet.
+        repeated: frames of the input that stand in it more than once.
+    """
+
+    labelled: list[Atoms]
+    failed: dict[str, list[str]]
+    missing: list[str]
+    repeated: int
+
+
+def label(
+    frames: Sequence[Atoms], labeller: Labeller, executor: Executor, directory: Path, retry: bool = False
+) -> Report:
+    """Label frames that are not labelled yet; whatever is finished is written before the next one is waited for.
+
+    Args:
+        frames: structures; `info` is kept, labels that they have are not.
+        labeller: gives the labels.
+        executor: runs it; it is shut down at the end.
+        directory: the store; a second run goes on where the first one stopped.
+        retry: compute frames again that failed before.
+
+    Raises:
+        InputError: the directory holds labels of another method; workers died.
+    """
+    store = Store(directory, labeller)
+    wanted = {identity(atoms): without_labels(atoms) for atoms in frames}
+    todo = [name for name in wanted if not store.done(name) and (retry or not store.reasons(name))]
+    if retry:
+        for name in todo:
+            store.forget(name)
+    todo.sort(key=store.deaths)  # what killed a worker once comes last
+    try:
+        with tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc="label", unit="frame", disable=None) as bar:
+            pending = {executor.submit(labeller.label, wanted[name]): name for name in todo}
+            _collect(pending, wanted, store, bar)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+    return report(frames, store)
+
+
+def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], store: Store, bar: tqdm) -> None:
+    """Write outcomes as they come.
+
+    Raises:
+        InputError: workers died; the frames that they were at are noted.
+    """
+    waiting, running, failed = set(pending), set[str](), 0
+    while waiting:
+        finished, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        for future in finished:
+            try:
+                outcome = future.result()
+            except BrokenExecutor as error:
+                for name in running or {pending[future]}:
+                    store.died(name, wanted[name])
+                raise InputError(
+                    f"a worker died ({error}); what was finished is in {store.directory}. Run the same command again "
+                    "to go on, with fewer workers if memory is short"
+                ) from error
+            store.put(pending[future], wanted[pending[future]], outcome)
+            running.discard(pending[future])
+            failed += outcome.atoms is None
+            bar.set_postfix({"failed": failed} if failed else {})
+            bar.update()
+        running = {pending[future] for future in waiting if future.running()}
+
+
+def report(frames: Sequence[Atoms], store: Store) -> Report:
+    """What the store says of frames."""
+    names = [identity(atoms) for atoms in frames]
+    unique = dict.fromkeys(names)
+    reasons = {name: store.reasons(name) for name in unique if not store.done(name)}
+    return Report(
+        labelled=[store.read(name) for name in unique if store.done(name)],
+        failed={name: why for name, why in reasons.items() if why},
+        missing=[name for name, why in reasons.items() if not why],
+        repeated=len(names) - len(unique),
+    )

@@ -1,0 +1,143 @@
+"""Where labels lie while they come: one directory, a file for each frame, each written once.
+
+| file | what |
+|---|---|
+| `method.json` | what the labels depend on; another method needs another directory |
+| `ID.extxyz` | a labelled frame; ID is the first 16 digits of the hash of its structure |
+| `failed/ID.json`, `failed/ID.extxyz` | a frame that failed, why, and how often its worker died |
+| `logs/ID.txt` | what the code printed |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from finetune.data.frames import Frame
+from finetune.errors import InputError
+from finetune.labelling.core import Labeller, Outcome
+
+DEATHS = 2  # times that a worker may die over a frame before it is kept aside
+
+
+class Store:
+    """Labelled and failed frames of one method in one directory.
+
+    Args:
+        directory: made if it is not there.
+        labeller: whose labels these are.
+
+    Raises:
+        InputError: the directory holds labels of another method.
+    """
+
+    def __init__(self, directory: Path, labeller: Labeller) -> None:
+        self.directory = directory
+        for folder in (directory, directory / "failed", directory / "logs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for partial in directory.rglob("*.partial"):  # of a run that was killed
+            partial.unlink()
+        method = json.dumps(labeller.method(), indent=1, sort_keys=True) + "\n"
+        record = directory / "method.json"
+        if not record.exists():
+            write_text(record, method)
+        elif record.read_text() != method:
+            raise InputError(
+                f"{directory} holds labels of another method ({_difference(record.read_text(), method)}); "
+                "frames of two methods do not mix: choose another --output"
+            )
+
+    def done(self, name: str) -> bool:
+        """Whether a frame has its labels."""
+        return (self.directory / f"{name}.extxyz").exists()
+
+    def read(self, name: str) -> Atoms:
+        """A labelled frame."""
+        atoms: Atoms = ase.io.read(self.directory / f"{name}.extxyz")  # type: ignore[assignment]
+        return atoms
+
+    def reasons(self, name: str) -> list[str]:
+        """Why a frame failed for good; empty where it did not."""
+        record = self._record(name)
+        if record["deaths"] >= DEATHS:
+            return [*record["reasons"], f"its worker died {record['deaths']} times, perhaps for want of memory"]
+        reasons: list[str] = record["reasons"]
+        return reasons
+
+    def put(self, name: str, atoms: Atoms, outcome: Outcome) -> None:
+        """Keep what became of a frame: labels, or the frame aside with its reasons; the log in both cases."""
+        if outcome.log:
+            write_text(self.directory / "logs" / f"{name}.txt", outcome.log)
+        if outcome.atoms is not None:
+            write_frames(self.directory / f"{name}.extxyz", [outcome.atoms])
+            self.forget(name)
+        else:
+            self._aside(name, atoms, {"reasons": outcome.reasons, "wall_s": round(outcome.wall_s, 1), "deaths": 0})
+
+    def died(self, name: str, atoms: Atoms) -> None:
+        """Note that a worker died over a frame, or over one that was computed at the same time."""
+        record = self._record(name)
+        self._aside(name, atoms, {**record, "deaths": record["deaths"] + 1})
+
+    def deaths(self, name: str) -> int:
+        """How often a worker died over a frame."""
+        return int(self._record(name)["deaths"])
+
+    def forget(self, name: str) -> None:
+        """Forget that a frame failed."""
+        for suffix in ("json", "extxyz"):
+            with contextlib.suppress(FileNotFoundError):
+                (self.directory / "failed" / f"{name}.{suffix}").unlink()
+
+    def _aside(self, name: str, atoms: Atoms, record: dict[str, Any]) -> None:
+        write_frames(self.directory / "failed" / f"{name}.extxyz", [atoms])
+        write_text(self.directory / "failed" / f"{name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+    def _record(self, name: str) -> dict[str, Any]:
+        path = self.directory / "failed" / f"{name}.json"
+        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"reasons": [], "deaths": 0}
+        return record
+
+
+def identity(atoms: Atoms) -> str:
+    """The first 16 digits of the SHA-256 of elements, positions (to 1e-5 Å), cell and periodicity."""
+    return Frame(atoms, {}, "", 0, "", "").structure_hash[:16]
+
+
+def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
+    """Write frames as extended XYZ whole: under another name first, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    ase.io.write(partial, list(frames), format="extxyz")
+    partial.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole: under another name first, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def without_labels(atoms: Atoms) -> Atoms:
+    """The structure with what is known of its making; labels of any kind are left out."""
+    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    bare.info = {key: value for key, value in atoms.info.items() if not key.startswith(("REF_", "label_", "wall_s"))}
+    if "initial_magmoms" in atoms.arrays and np.any(atoms.arrays["initial_magmoms"]):
+        bare.set_initial_magnetic_moments(atoms.arrays["initial_magmoms"])
+    return bare
+
+
+def _difference(old: str, new: str) -> str:
+    """The first thing in which two methods differ, in words."""
+    one, two = json.loads(old), json.loads(new)
+    for key in sorted({*one, *two}):
+        if one.get(key) != two.get(key):
+            return f"its {key} is {json.dumps(one.get(key))}, now it is {json.dumps(two.get(key))}"
+    return "written otherwise"
