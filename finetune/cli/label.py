@@ -14,7 +14,8 @@ from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.labelling.core import Labeller
 from finetune.labelling.executors import Processes
-from finetune.labelling.run import Report, label as label_frames, report
+from finetune.labelling.run import Report, report
+from finetune.labelling.run import label as label_frames
 from finetune.labelling.store import Store, write_frames
 
 
@@ -89,7 +90,9 @@ def tell(found: Report, output: Path, directory: Path) -> None:
     for name, reasons in list(found.failed.items())[:5]:
         print(f"failed {name}: {reasons[-1]}")
     if found.failed:
-        print(f"{len(found.failed)} failed frames, their reasons and logs are in {directory}/failed and /logs; ", end="")
+        print(
+            f"{len(found.failed)} failed frames, their reasons and logs are in {directory}/failed and /logs; ", end=""
+        )
         print("--retry computes them again")
     if not found.labelled:
         raise InputError(f"none of {len(found.failed) + len(found.missing)} frames has labels; {output} is not written")

@@ -148,7 +148,7 @@ def _imported(path: str) -> Callable[..., Any]:
         raise InputError(f"there is no calculator {path!r} ({error}); give module.Class") from error
     if not callable(found):
         raise InputError(f"{path} is not a class or function; give module.Class")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _is_place(value: Any) -> bool:

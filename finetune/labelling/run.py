@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
@@ -56,12 +57,16 @@ def label(
         for name in todo:
             store.forget(name)
     todo.sort(key=store.deaths)  # what killed a worker once comes last
+    pending: dict[Future[Outcome], str] = {}
     try:
         with tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc="label", unit="frame", disable=None) as bar:
-            pending = {executor.submit(labeller.label, wanted[name]): name for name in todo}
+            pending |= {executor.submit(labeller.label, wanted[name]): name for name in todo}
             _collect(pending, wanted, store, bar)
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        for future in pending:
+            with contextlib.suppress(NotImplementedError):  # Parsl cannot
+                future.cancel()
+        executor.shutdown(wait=False)
     return report(frames, store)
 
 

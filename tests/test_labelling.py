@@ -1,0 +1,360 @@
+"""Labelling: each frame once, nothing lost, failures aside with their reasons, any executor."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+
+from finetune.errors import InputError
+from finetune.labelling import Calculated, Processes, dask
+from finetune.labelling.run import label
+from finetune.labelling.store import Store, identity
+
+from .commands import command, process
+
+# Calculators that worker processes import: slow, counted, failing unless told otherwise, and deadly.
+TOYS = '''
+import os, signal, time
+import numpy as np
+from ase.calculators.lj import LennardJones
+
+class Counted(LennardJones):
+    """Sleeps, and notes in a file that it has computed a frame."""
+    def __init__(self, record, sleep_s=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.record, self.sleep_s = record, sleep_s
+    def calculate(self, *args, **kwargs):
+        time.sleep(self.sleep_s)
+        super().calculate(*args, **kwargs)
+        with open(self.record, "a") as file:
+            file.write(f"{self.atoms.positions.sum():.6f}\\n")
+
+class Failing(LennardJones):
+    """Fails for frames of more than two atoms unless `careful`."""
+    def __init__(self, careful=False, log=None, fault="raise", **kwargs):
+        super().__init__(**kwargs)
+        self.careful, self.log, self.fault, self.converged = careful, log, fault, True
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        if self.log:
+            with open(self.log, "a") as file:
+                file.write(f"careful {self.careful}\\n")
+        if len(self.atoms) > 2 and not self.careful:
+            if self.fault == "raise":
+                raise RuntimeError("SCF did not converge in 3 steps")
+            if self.fault == "nan":
+                self.results["forces"] = self.results["forces"] * np.nan
+            if self.fault == "unconverged":
+                self.converged = False
+            if self.fault == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+'''
+
+
+@pytest.fixture
+def toys(tmp_path, monkeypatch) -> Path:
+    """The folder with the toy calculators, on the path of this process and its children."""
+    folder = tmp_path / "toys"
+    folder.mkdir()
+    (folder / "toy_calculators.py").write_text(TOYS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(folder)
+    sys.modules.pop("toy_calculators", None)
+    return folder
+
+
+def frames(count: int, atoms: int = 2) -> list[Atoms]:
+    """Rattled argon crystals, all different."""
+    made = []
+    for k in range(count):
+        crystal = bulk("Ar", cubic=True) if atoms > 2 else bulk("Ar").repeat((2, 1, 1))
+        crystal.rattle(0.05, seed=k)
+        crystal.info.update(family="crystal", group=f"group-{k // 2}", made_by=f"Rattled {k}")
+        made.append(crystal)
+    return made
+
+
+def counted(record: Path, sleep_s: float = 0.0) -> Calculated:
+    return Calculated("toy_calculators.Counted", {"record": str(record), "sleep_s": sleep_s, "sigma": 3.4})
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_labels_are_those_of_the_calculator_and_the_frame_keeps_its_story(tmp_path):
+    found = label(
+        frames(3), Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.4}), ThreadPoolExecutor(1), tmp_path
+    )
+    for atoms, given in zip(found.labelled, frames(3), strict=True):
+        given.calc = LennardJones(sigma=3.4)
+        assert atoms.info["REF_energy"] == pytest.approx(given.get_potential_energy(), abs=1e-12)
+        np.testing.assert_allclose(atoms.arrays["REF_forces"], given.get_forces(), atol=1e-7)  # extended XYZ: 8 digits
+        np.testing.assert_allclose(atoms.info["REF_stress"], given.get_stress(), atol=1e-12)
+        assert {key: atoms.info[key] for key in ("family", "group", "made_by")} == given.info
+        assert atoms.info["label_code"].startswith("ase ")
+        assert atoms.info["wall_s"] >= 0
+
+
+def test_the_free_energy_is_the_label_because_forces_are_its_derivatives(tmp_path, toys):
+    (toys / "hot.py").write_text(
+        "from ase.calculators.lj import LennardJones\n"
+        "class Hot(LennardJones):\n"
+        "    def calculate(self, *args, **kwargs):\n"
+        "        super().calculate(*args, **kwargs)\n"
+        "        self.results['free_energy'] = self.results['energy'] - 0.25\n"
+    )
+    hot = label(frames(1), Calculated("hot.Hot"), ThreadPoolExecutor(1), tmp_path / "hot").labelled[0]
+    cold = label(
+        frames(1), Calculated("ase.calculators.lj.LennardJones"), ThreadPoolExecutor(1), tmp_path / "cold"
+    ).labelled[0]
+    assert hot.info["REF_energy"] == pytest.approx(cold.info["REF_energy"] - 0.25)
+
+
+def test_a_molecule_has_no_stress_label(tmp_path):
+    molecule = Atoms("Ar2", [[0, 0, 0], [0, 0, 3.8]])
+    labelled = label(
+        [molecule], Calculated("ase.calculators.lj.LennardJones"), ThreadPoolExecutor(1), tmp_path
+    ).labelled
+    assert "REF_stress" not in labelled[0].info
+
+
+def test_a_frame_is_never_computed_twice(tmp_path, toys):
+    given = frames(4)
+    label(given[:3], counted(tmp_path / "record"), ThreadPoolExecutor(1), tmp_path / "store")
+    again = label([*given, given[0].copy()], counted(tmp_path / "record"), ThreadPoolExecutor(1), tmp_path / "store")
+    assert len(lines(tmp_path / "record")) == 4
+    assert [identity(atoms) for atoms in again.labelled] == [identity(atoms) for atoms in given]
+    assert again.repeated == 1
+
+
+@pytest.mark.parametrize("fault", ["raise", "nan", "unconverged"])
+def test_a_failed_frame_is_kept_aside_with_reason_and_log_and_never_enters_the_data(tmp_path, toys, fault):
+    given = [*frames(2), *frames(1, atoms=4)]
+    labeller = Calculated("toy_calculators.Failing", {"fault": fault, "log": "{log}", "sigma": 3.4})
+    found = label(given, labeller, ThreadPoolExecutor(1), tmp_path)
+    assert [len(atoms) for atoms in found.labelled] == [2, 2]
+    bad = identity(given[2])
+    words = {"raise": "SCF did not converge", "nan": "not finite", "unconverged": "not converged"}[fault]
+    assert words in found.failed[bad][0]
+    assert (tmp_path / f"logs/{bad}.txt").read_text() == "careful False\n"
+    assert len(ase.io.read(tmp_path / f"failed/{bad}.extxyz")) == 4
+    # it is not computed again unless that is wanted
+    (tmp_path / f"logs/{bad}.txt").unlink()
+    label(given, labeller, ThreadPoolExecutor(1), tmp_path)
+    assert not (tmp_path / f"logs/{bad}.txt").exists()
+    label(given, labeller, ThreadPoolExecutor(1), tmp_path, retry=True)
+    assert (tmp_path / f"logs/{bad}.txt").exists()
+
+
+def test_fallback_settings_are_tried_and_noted(tmp_path, toys):
+    labeller = Calculated("toy_calculators.Failing", {"log": "{log}"}, fallbacks=[{"sigma": 1.0}, {"careful": True}])
+    found = label(frames(1, atoms=4), labeller, ThreadPoolExecutor(1), tmp_path)
+    assert found.labelled[0].info["label_fallback"] == 2
+    assert not found.failed
+    assert [path.name for path in (tmp_path / "failed").iterdir()] == []
+
+
+def test_labels_of_two_methods_do_not_mix(tmp_path):
+    label(frames(1), Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.4}), ThreadPoolExecutor(1), tmp_path)
+    other = Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.5})
+    with pytest.raises(InputError, match=r'another method.*"sigma": 3.4.*"sigma": 3.5'):
+        label(frames(1), other, ThreadPoolExecutor(1), tmp_path)
+
+
+def test_fallbacks_and_places_of_output_are_no_part_of_the_method():
+    plain = Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.4})
+    more = Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.4, "txt": "{log}"}, fallbacks=[{"rc": 9.0}])
+    assert plain.method_hash() == more.method_hash()
+    assert plain.method_hash() != Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.5}).method_hash()
+
+
+@pytest.mark.parametrize("path", ["nowhere.Calculator", "ase.calculators.lj.Nothing", "plain"])
+def test_a_calculator_that_is_not_there_is_told_before_anything_is_computed(path):
+    with pytest.raises(InputError, match=f"calculator .*{path}"):
+        Calculated(path).check()
+
+
+def test_a_frame_that_kills_its_worker_is_kept_aside_after_two_deaths(tmp_path, toys):
+    given = [*frames(2), *frames(1, atoms=4)]
+    labeller = Calculated("toy_calculators.Failing", {"fault": "die"})
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"a worker died.*[Rr]un the same command again"):
+            label(given, labeller, Processes(1), tmp_path)
+    found = label(given, labeller, Processes(1), tmp_path)
+    assert "died 2 times" in found.failed[identity(given[2])][-1]
+    assert len(found.labelled) == 2
+
+
+def executors() -> dict[str, Executor]:
+    import parsl
+    from parsl.concurrent import ParslPoolExecutor
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    node = HighThroughputExecutor(
+        max_workers_per_node=2, address="127.0.0.1", provider=LocalProvider(init_blocks=1, max_blocks=1)
+    )
+    assert parsl
+    return {"parsl": ParslPoolExecutor(Config(executors=[node], usage_tracking=0))}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("kind", ["processes", "dask", "parsl"])
+def test_any_executor_gives_the_same_labels(tmp_path, toys, kind, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))  # for parsl
+    made = {"processes": lambda: Processes(2), "dask": lambda: dask(workers=2), "parsl": lambda: executors()["parsl"]}
+    labeller = counted(tmp_path / "record")
+    expected = label(frames(5), labeller, ThreadPoolExecutor(1), tmp_path / "threads").labelled
+    with made[kind]() as executor:
+        found = label(frames(5), labeller, executor, tmp_path / kind).labelled
+    for one, other in zip(found, expected, strict=True):
+        assert identity(one) == identity(other)
+        assert one.info["REF_energy"] == other.info["REF_energy"]
+        np.testing.assert_array_equal(one.arrays["REF_forces"], other.arrays["REF_forces"])
+
+
+def kill_often(folder: Path, count: int, kills: int, sleep_s: float) -> None:
+    """Label by the command line, kill it at random moments, then let it end; check what is there."""
+    ase.io.write(folder / "frames.extxyz", frames(count), format="extxyz")
+    settings = {"record": str(folder / "record"), "sleep_s": sleep_s, "sigma": 3.4}
+    labeller = {"class_path": "finetune.labelling.Calculated"}
+    labeller["init_args"] = {"calculator": "toy_calculators.Counted", "settings": settings}
+    executor = {"class_path": "finetune.labelling.Processes", "init_args": {"workers": 2}}
+    (folder / "label.json").write_text(json.dumps({"labeller": labeller, "executor": executor}))
+    arguments = ["label", folder / "frames.extxyz", "-c", folder / "label.json", "--output", folder / "out.extxyz"]
+    store, rng = folder / "out.extxyz.labels", random.Random(0)
+
+    def finished() -> int:
+        return len(list(store.glob("*.extxyz")))
+
+    killed = 0
+    for _ in range(kills):
+        before, running = finished(), process(*arguments, log=folder / "log")
+        while running.poll() is None and finished() == before:  # until it has begun to write
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 4 * sleep_s))
+        running.send_signal(signal.SIGKILL)
+        killed += running.wait() == -signal.SIGKILL
+        for path in store.glob("*.extxyz"):  # whole, whenever it was killed
+            assert len(ase.io.read(path, ":")) == 1
+    assert killed == kills, (folder / "log").read_text()
+    assert process(*arguments, log=folder / "log").wait() == 0, (folder / "log").read_text()
+    wanted = [identity(atoms) for atoms in ase.io.read(folder / "frames.extxyz", ":")]
+    assert [identity(atoms) for atoms in ase.io.read(folder / "out.extxyz", ":")] == wanted
+    assert sorted(path.stem for path in store.glob("*.extxyz")) == sorted(wanted)
+    computed = lines(folder / "record")
+    assert len(set(computed)) == count
+    assert len(computed) <= count + 4 * kills  # two workers, each with one in flight and one on its way
+
+
+def test_a_killed_run_goes_on_without_a_lost_or_repeated_frame(tmp_path, toys):
+    kill_often(tmp_path, count=24, kills=2, sleep_s=0.1)
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_nothing(tmp_path, toys):
+    kill_often(tmp_path, count=160, kills=20, sleep_s=0.1)
+
+
+def test_workers_end_with_the_command_that_is_killed(tmp_path, toys):
+    ase.io.write(tmp_path / "frames.extxyz", frames(50), format="extxyz")
+    config = {
+        "labeller": {
+            "class_path": "finetune.labelling.Calculated",
+            "init_args": {
+                "calculator": "toy_calculators.Counted",
+                "settings": {"record": str(tmp_path / "record"), "sleep_s": 0.2},
+            },
+        },
+        "executor": {"class_path": "finetune.labelling.Processes", "init_args": {"workers": 1}},
+    }
+    (tmp_path / "label.json").write_text(json.dumps(config))
+    out = tmp_path / "out.extxyz"
+    running = process(
+        "label", tmp_path / "frames.extxyz", "-c", tmp_path / "label.json", "--output", out, log=tmp_path / "log"
+    )
+    while not lines(tmp_path / "record"):
+        assert running.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    time.sleep(2.0)
+    settled = len(lines(tmp_path / "record"))
+    time.sleep(1.0)
+    assert len(lines(tmp_path / "record")) == settled < 50
+
+
+def test_collect_computes_nothing_and_writes_what_is_there(tmp_path, toys, capsys):
+    given = frames(3)
+    ase.io.write(tmp_path / "frames.extxyz", given, format="extxyz")
+    settings = {"record": str(tmp_path / "record")}
+    config = {
+        "labeller": {
+            "class_path": "finetune.labelling.Calculated",
+            "init_args": {"calculator": "toy_calculators.Counted", "settings": settings},
+        }
+    }
+    (tmp_path / "label.json").write_text(json.dumps(config))
+    labeller = Calculated("toy_calculators.Counted", settings)
+    label(given[:2], labeller, ThreadPoolExecutor(1), tmp_path / "out.extxyz.labels")
+    arguments = [
+        "label",
+        tmp_path / "frames.extxyz",
+        "-c",
+        tmp_path / "label.json",
+        "--output",
+        tmp_path / "out.extxyz",
+    ]
+    assert command(*arguments, "--collect") == 0
+    assert "2 labelled frames" in (said := capsys.readouterr().out)
+    assert "1 are still to be computed" in said
+    assert len(lines(tmp_path / "record")) == 2
+    assert len(ase.io.read(tmp_path / "out.extxyz", ":")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"calculator": "gpaww.GPAW"}, "gpaww"),
+        ({"calculator": "ase.calculators.lj.LennardJones", "setings": {"a": 1}}, "setings"),
+    ],
+)
+def test_mistakes_in_the_config_are_told_without_a_traceback(tmp_path, change, words):
+    ase.io.write(tmp_path / "frames.extxyz", frames(1), format="extxyz")
+    config = {"labeller": {"class_path": "finetune.labelling.Calculated", "init_args": change}}
+    (tmp_path / "label.json").write_text(json.dumps(config))
+    arguments = [
+        "label",
+        tmp_path / "frames.extxyz",
+        "-c",
+        tmp_path / "label.json",
+        "--output",
+        tmp_path / "out.extxyz",
+    ]
+    status = process(*arguments, log=tmp_path / "log").wait()
+    said = (tmp_path / "log").read_text()
+    assert status != 0
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_a_store_forgets_half_written_files(tmp_path):
+    (tmp_path / "0123.extxyz.partial").write_text("2\nhalf")
+    Store(tmp_path, Calculated("ase.calculators.lj.LennardJones"))
+    assert not list(tmp_path.glob("*.partial"))
