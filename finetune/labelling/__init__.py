@@ -3,5 +3,6 @@
 from finetune.labelling.calculated import Calculated
 from finetune.labelling.core import Labeller, Outcome
 from finetune.labelling.executors import Processes, dask
+from finetune.labelling.kpoints import Grid
 
-__all__ = ["Calculated", "Labeller", "Outcome", "Processes", "dask"]
+__all__ = ["Calculated", "Grid", "Labeller", "Outcome", "Processes", "dask"]

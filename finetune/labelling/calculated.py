@@ -8,7 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from finetune.errors import InputError
 from finetune.labelling.core import Labeller, Outcome
+from finetune.labelling.kpoints import Grid
 
 LOG_BYTES = 200_000  # of a log, its end is kept
 EXTRAS = {"gpaw": "gpaw", "mace": "", "chgnet": ""}  # extras of this package that bring a code
@@ -33,21 +34,25 @@ class Calculated(Labeller):
         calculator: where its class is, such as `gpaw.GPAW` or `ase.calculators.espresso.Espresso`; or a function that
             returns one, such as `finetune.calculator`.
         settings: its arguments. Where a text contains `{directory}`, that becomes a folder of the frame's own, and
-            `{log}` a file in it that is kept as the log. Objects are written as `class_path` and `init_args`.
+            `{log}` a file in it that is kept as the log; `{kpoints}` becomes the frame's list of k-points. Objects are
+        written as `class_path` and `init_args`.
         fallbacks: changes of the settings that are tried one after the other where the frame fails. They must change
             how the answer is found (mixing, eigensolver, number of steps), not the answer (cutoff, k-points, smearing).
+        kpoints: the grid behind `{kpoints}`.
         force: a frame with a larger force, eV/Å, has failed.
     """
 
     calculator: str = "gpaw.GPAW"
     settings: dict[str, Any] = field(default_factory=dict)
     fallbacks: list[dict[str, Any]] = field(default_factory=list)
+    kpoints: Grid | None = None
     force: float = 1000.0
 
     def method(self) -> dict[str, Any]:
         """Calculator, settings and the code's version; neither fallbacks nor where output goes."""
         settings = {name: value for name, value in self.settings.items() if not _is_place(value)}
-        return {"calculator": self.calculator, "settings": settings, "code": self.code()}
+        grid = {"kpoints": asdict(self.kpoints)} if self.kpoints else {}
+        return {"calculator": self.calculator, "settings": settings, "code": self.code(), **grid}
 
     def code(self) -> str:
         """Package and version that the calculator comes from."""
@@ -59,8 +64,10 @@ class Calculated(Labeller):
             return package
 
     def check(self) -> None:
-        """Raise `InputError` where the calculator cannot be imported."""
+        """Raise `InputError` where the calculator cannot be imported, or k-points are wanted and there is no grid."""
         _imported(self.calculator)
+        if "{kpoints}" in self.settings.values() and self.kpoints is None:
+            raise InputError("the settings ask for {kpoints} and there is no grid; give kpoints: {length_A: 15}")
 
     def label(self, atoms: Atoms) -> Outcome:
         """Label one frame in a temporary folder, with the settings first and then with each fallback."""
@@ -83,7 +90,9 @@ class Calculated(Labeller):
         """The frame with labels, or None and the reason."""
         work = atoms.copy()
         try:
-            calculator = build(self.calculator, _placed(dict(settings), folder))
+            points = self.kpoints.points(atoms).tolist() if self.kpoints else None
+            filled = {name: points if value == "{kpoints}" else value for name, value in settings.items()}
+            calculator = build(self.calculator, _placed(filled, folder))
             work.calc = calculator
             labelled = with_labels(work, calculator)
         except Exception as error:  # noqa: BLE001  a code may raise anything; it is kept with the frame
