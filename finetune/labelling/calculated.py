@@ -34,10 +34,11 @@ class Calculated(Labeller):
         calculator: where its class is, such as `gpaw.GPAW` or `ase.calculators.espresso.Espresso`; or a function that
             returns one, such as `finetune.calculator`.
         settings: its arguments. Where a text contains `{directory}`, that becomes a folder of the frame's own, and
-            `{log}` a file in it that is kept as the log; `{kpoints}` becomes the frame's list of k-points. Objects are
-        written as `class_path` and `init_args`.
+            `{log}` a file in it that is kept as the log; `{kpoints}` becomes the frame's list of k-points. Objects
+            are written as `class_path` and `init_args`.
         fallbacks: changes of the settings that are tried one after the other where the frame fails. They must change
-            how the answer is found (mixing, eigensolver, number of steps), not the answer (cutoff, k-points, smearing).
+            how the answer is found (mixing, eigensolver, number of steps), not the answer (cutoff, k-points,
+            smearing).
         kpoints: the grid behind `{kpoints}`.
         force: a frame with a larger force, eV/Å, has failed.
     """
