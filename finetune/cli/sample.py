@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator
 from tqdm import tqdm
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Limits, Recipe, collect
+from finetune.sampling.core import Context, Limits, Recipe, collect, labelled
 
 
 def run(arguments: list[str]) -> None:
@@ -33,35 +33,37 @@ def run(arguments: list[str]) -> None:
 def sample(
     recipes: list[Recipe],
     output: Path,
-    calculator: Calculator | str = "chgnet",
+    calculator: Calculator | str | None = "chgnet",
+    labels: bool = True,
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008  frozen
 ) -> None:
-    """Make frames by recipes, labelled by a model, and write them to one extended XYZ file.
+    """Make frames by recipes, labelled by a model or without labels, and write them to one extended XYZ file.
 
     Every chunk of frames is a file of its own in `OUTPUT.parts`, so the same command goes on where it was stopped.
 
     Args:
         recipes: families of frames, each with its chain of samplers.
         output: the extended XYZ file to write.
-        calculator: name of the model that labels, or an ASE calculator by `class_path`.
+        calculator: name of the model that labels, or an ASE calculator by `class_path`; null if none is needed.
+        labels: write the calculator's results as labels; false for structures that are to be labelled by DFT.
         seed: the frames follow from the recipes and this number.
         limits: beyond these a frame is absurd and is rejected with its reason.
     """
     parts = output.with_name(output.name + ".parts")
-    labeller = calculator if isinstance(calculator, str) else type(calculator).__name__
-    claim(parts, f"seed={seed} calculator={labeller} {limits} {recipes}\n")
+    labeller = calculator if isinstance(calculator, str | None) else type(calculator).__name__
+    claim(parts, f"seed={seed} calculator={labeller} labels={labels} {limits} {recipes}\n")
     chunks = [(r, c) for r, recipe in enumerate(recipes) for c in range(-(-recipe.frames // recipe.chunk))]
     chunks.sort(key=lambda rc: (rc[1] * recipes[rc[0]].chunk / recipes[rc[0]].frames, rc))  # all families early
     missing = [(r, c) for r, c in chunks if not (parts / f"{r:02d}-{c:04d}.extxyz").exists()]
     model = build(calculator) if missing else None
     progress = tqdm(total=sum(size(recipes[r], c) for r, c in missing), unit="frame", disable=None)
     for r, c in missing:
-        context = Context(np.random.default_rng([seed, r, c]), model, limits)
+        context = Context(np.random.default_rng([seed, r, c]), model, limits, labels)
         progress.set_description(f"{recipes[r].family} {c}")
         frames, rejected = collect(recipes[r], context, size(recipes[r], c))
         write_text(parts / f"{r:02d}-{c:04d}.rejected.json", json.dumps(rejected))
-        write_frames(parts / f"{r:02d}-{c:04d}.extxyz", [as_reference(atoms) for atoms in frames])
+        write_frames(parts / f"{r:02d}-{c:04d}.extxyz", [as_reference(a) if labels else unlabelled(a) for a in frames])
         progress.update(len(frames))
     progress.close()
     merge(parts, output, [f"{r:02d}-{c:04d}" for r, c in chunks])
@@ -72,7 +74,7 @@ def size(recipe: Recipe, chunk: int) -> int:
     return min(recipe.chunk, recipe.frames - chunk * recipe.chunk)
 
 
-def build(calculator: Calculator | str) -> Calculator:
+def build(calculator: Calculator | str | None) -> Calculator | None:
     """The calculator behind a model name; a calculator stays what it is."""
     if not isinstance(calculator, str):
         return calculator
@@ -91,12 +93,20 @@ def claim(parts: Path, settings: str) -> None:
 
 
 def as_reference(atoms: Atoms) -> Atoms:
-    """The frame with its results as labels: REF_energy (eV), REF_forces (eV/Å), REF_stress (3x3, eV/Å³)."""
-    frame = atoms.copy()
+    """The frame with its results, if any, as labels: REF_energy (eV), REF_forces (eV/Å), REF_stress (3x3, eV/Å³)."""
+    frame = unlabelled(atoms)
+    if not labelled(atoms):
+        return frame
     frame.info["REF_energy"] = atoms.get_potential_energy()
     frame.arrays["REF_forces"] = atoms.get_forces()
     if "stress" in atoms.calc.results:
         frame.info["REF_stress"] = atoms.get_stress(voigt=False)
+    return frame
+
+
+def unlabelled(atoms: Atoms) -> Atoms:
+    """The frame without any results."""
+    frame: Atoms = atoms.copy()
     return frame
 
 

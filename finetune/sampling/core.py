@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ase import Atoms
@@ -27,7 +27,7 @@ class Limits:
         closest: smallest distance of two atoms over the sum of their covalent radii.
         densest: largest volume of the covalent spheres over the volume of the cell.
         sparsest_A3: largest volume per atom, Å³.
-        isolated_A: an atom without a neighbour within this distance, Å, is isolated.
+        isolated_A: an atom without a neighbour within this distance, Å, is isolated; None allows isolated atoms.
         force: largest force on an atom, eV/Å.
         tension: largest mean normal stress, eV/Å³; no solid bears more, so a potential that says so has a hole there.
     """
@@ -35,7 +35,7 @@ class Limits:
     closest: float = 0.6
     densest: float = 1.0
     sparsest_A3: float = 60.0
-    isolated_A: float = 5.0
+    isolated_A: float | None = 5.0
     force: float = 30.0
     tension: float = 0.15
 
@@ -48,8 +48,8 @@ class Limits:
             return "too dense"
         if atoms.cell.rank == 3 and atoms.get_volume() / len(atoms) > self.sparsest_A3:
             return "too sparse"
-        i, j, distances = neighbor_list("ijd", atoms, self.isolated_A)
-        if len(np.unique(i)) < len(atoms):
+        i, j, distances = neighbor_list("ijd", atoms, self.isolated_A or 2 * self.closest * float(radii.max()))
+        if self.isolated_A is not None and len(np.unique(i)) < len(atoms):
             return "isolated atom"
         if (distances < self.closest * (radii[i] + radii[j])).any():
             return "atoms too close"
@@ -64,11 +64,19 @@ class Limits:
 
 @dataclass
 class Context:
-    """What a chain of samplers shares while it runs: its randomness, its calculator and its limits."""
+    """What a chain of samplers shares while it runs: its randomness, its calculator and its limits.
+
+    Attributes:
+        rng: where all random numbers come from.
+        calculator: what runs the dynamics and labels; None where nothing of it is wanted.
+        limits: beyond these a frame is absurd.
+        labels: whether frames that carry no results are labelled by the calculator.
+    """
 
     rng: np.random.Generator
     calculator: BaseCalculator | None = None
     limits: Limits = field(default_factory=Limits)
+    labels: bool = True
 
     def calculator_for(self, sampler: Sampler) -> BaseCalculator:
         """The calculator, or `InputError` where the sampler needs one and there is none."""
@@ -97,15 +105,18 @@ class Recipe:
         samplers: a source and what is done to its frames, in order.
         frames: how many accepted frames are wanted.
         chunk: frames per part file; every chunk has its own random numbers.
+        limits: limits of this family; None for those of the command.
     """
 
     family: str
     samplers: list[Sampler]
     frames: int
     chunk: int = 50
+    limits: Limits | None = None
 
     def sample(self, context: Context) -> Iterator[tuple[Atoms, str | None]]:
         """Frames without end, labelled where accepted, each with the reason for its rejection or None."""
+        context = replace(context, limits=self.limits or context.limits)
         stream: Iterable[Atoms] = ()
         for sampler in self.samplers:
             stream = sampler.frames(stream, context)
@@ -113,7 +124,7 @@ class Recipe:
         for atoms in stream:
             atoms.info["family"] = self.family
             reason = context.limits.reason(atoms)
-            if reason is None and context.calculator is not None and not labelled(atoms):
+            if reason is None and context.labels and context.calculator is not None and not labelled(atoms):
                 reason = label(atoms, context)
             bad = bad + 1 if reason else 0
             if bad == LONGEST_BAD_RUN:

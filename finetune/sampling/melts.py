@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Relaxed(Sampler):
                 continue
             atoms = child(parent, f"Relaxed({self.steps})")
             atoms.calc = calculator
-            with suppress(InputError):  # the recipe asks the calculator again and counts the reason
+            with suppress(InputError), warnings.catch_warnings():  # the recipe asks again and counts the reason
+                warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)  # by 1e-13
                 FIRE(FrechetCellFilter(atoms) if self.cell else atoms, logfile=None).run(fmax=0.05, steps=self.steps)
             yield child(atoms, "")
 
