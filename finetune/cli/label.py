@@ -12,11 +12,11 @@ import jsonargparse
 from finetune.data.checking import check
 from finetune.data.reading import read
 from finetune.errors import InputError
-from finetune.labelling.core import Labeller
+from finetune.labelling.core import Folders, Labeller
 from finetune.labelling.executors import Processes
-from finetune.labelling.run import Report, report
+from finetune.labelling.run import Report, collect_folders, report
 from finetune.labelling.run import label as label_frames
-from finetune.labelling.store import Store, write_frames
+from finetune.labelling.store import Store, identity, without_labels, write_frames
 
 
 def run(arguments: list[str]) -> None:
@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> None:
 
 def label(
     file: Sequence[str],
-    labeller: Labeller,
+    labeller: Labeller | Folders,
     output: Path,
     executor: Executor | None = None,
     retry: bool = False,
@@ -45,7 +45,9 @@ def label(
 ) -> None:
     """Label the frames of files and write those that have labels to one extended XYZ file.
 
-    Labels come into OUTPUT.labels, a file for each frame, so that nothing is lost or computed twice.
+    Labels come into OUTPUT.labels, a file for each frame, so that nothing is lost or computed twice. A labeller that
+    writes folders of input (`finetune.labelling.VaspFolders`) leaves them in OUTPUT.inputs for you to run; the same
+    command with --collect then reads those that are finished.
 
     Args:
         file: structures; labels that they have are ignored.
@@ -53,7 +55,7 @@ def label(
         output: the extended XYZ file to write.
         executor: where it is computed, a `concurrent.futures.Executor` by `class_path`; default: processes here.
         retry: try frames again that failed before.
-        collect: compute nothing; write what is there already.
+        collect: compute nothing; write what is there already, and read finished folders.
     """
     if output.suffix not in (".extxyz", ".xyz"):
         raise InputError(f"--output {output} must end in .extxyz")
@@ -62,13 +64,31 @@ def label(
     atoms = [with_origin(frame.atoms, frame.family, frame.group) for frame in frames]
     directory = output.with_name(output.name + ".labels")
     labeller.check()
-    if collect:
+    if isinstance(labeller, Folders):
+        inputs = output.with_name(output.name + ".inputs")
+        if not collect:
+            return write_inputs(atoms, labeller, inputs)
+        found = collect_folders(atoms, labeller, inputs, directory)
+    elif collect:
         found = report(atoms, Store(directory, labeller))
     else:
         found = label_frames(atoms, labeller, executor or Processes(), directory, retry)
     if found.labelled:
         write_frames(output, found.labelled)
     tell(found, output, directory)
+
+
+def write_inputs(frames: Sequence[ase.Atoms], labeller: Folders, inputs: Path) -> None:
+    """Write a folder of input for each frame that has none yet, and say how to go on."""
+    names = {identity(atoms): without_labels(atoms) for atoms in frames}
+    new = [name for name in names if not (inputs / name).exists()]
+    for name in new:
+        labeller.write(names[name], inputs / f"{name}.partial")
+        (inputs / f"{name}.partial").rename(inputs / name)
+    print(
+        f"{len(new)} folders of input written, {len(names)} are in {inputs}; run the code in each of them (POTCAR.spec"
+    )
+    print("names the potentials), then the same command with --collect reads the results")
 
 
 def with_origin(atoms: ase.Atoms, family: str, group: str) -> ase.Atoms:

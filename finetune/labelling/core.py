@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
@@ -28,12 +29,8 @@ class Outcome:
     wall_s: float = 0.0
 
 
-class Labeller(ABC):
-    """Gives structures energy (eV), forces (eV/Å) and stress (eV/Å³); pickles, so that it can run in any process."""
-
-    @abstractmethod
-    def label(self, atoms: Atoms) -> Outcome:
-        """Label one frame; whatever the code raises becomes a reason, not an exception."""
+class Method(ABC):
+    """How labels are made, as far as they depend on it."""
 
     @abstractmethod
     def method(self) -> dict[str, Any]:
@@ -46,3 +43,23 @@ class Labeller(ABC):
     def method_hash(self) -> str:
         """Twelve hexadecimal digits of the SHA-256 of the method."""
         return hashlib.sha256(json.dumps(self.method(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Labeller(Method):
+    """Gives structures energy (eV), forces (eV/Å) and stress (eV/Å³); pickles, so that it can run in any process."""
+
+    @abstractmethod
+    def label(self, atoms: Atoms) -> Outcome:
+        """Label one frame; whatever the code raises becomes a reason, not an exception."""
+
+
+class Folders(Method):
+    """Writes a folder of input files for each frame, which the user runs, and reads back those that are finished."""
+
+    @abstractmethod
+    def write(self, atoms: Atoms, folder: Path) -> None:
+        """Write the input files of one frame."""
+
+    @abstractmethod
+    def collect(self, atoms: Atoms, folder: Path) -> Outcome | None:
+        """The labels of a frame or why there are none; None where the calculation has not been run."""

@@ -12,7 +12,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from finetune.errors import InputError
-from finetune.labelling.core import Labeller, Outcome
+from finetune.labelling.core import Folders, Labeller, Outcome
 from finetune.labelling.store import Store, identity, without_labels
 
 POLL_S = 1.0  # how often it is noted which frames are being computed
@@ -95,6 +95,18 @@ def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], stor
             bar.set_postfix({"failed": failed} if failed else {})
             bar.update()
         running = {pending[future] for future in waiting if future.running()}
+
+
+def collect_folders(frames: Sequence[Atoms], labeller: Folders, inputs: Path, directory: Path) -> Report:
+    """Read what is finished in folders of input, one for each frame; see `label` for the rest."""
+    store = Store(directory, labeller)
+    for name, atoms in {identity(atoms): without_labels(atoms) for atoms in frames}.items():
+        if not store.done(name):
+            outcome = labeller.collect(atoms, inputs / name)
+            store.forget(name)
+            if outcome is not None:
+                store.put(name, atoms, outcome)
+    return report(frames, store)
 
 
 def report(frames: Sequence[Atoms], store: Store) -> Report:

@@ -22,7 +22,7 @@ from ase import Atoms
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
-from finetune.labelling.core import Labeller, Outcome
+from finetune.labelling.core import Method, Outcome
 
 DEATHS = 2  # times that a worker may die over a frame before it is kept aside
 
@@ -38,7 +38,7 @@ class Store:
         InputError: the directory holds labels of another method.
     """
 
-    def __init__(self, directory: Path, labeller: Labeller) -> None:
+    def __init__(self, directory: Path, labeller: Method) -> None:
         self.directory = directory
         for folder in (directory, directory / "failed", directory / "logs"):
             folder.mkdir(parents=True, exist_ok=True)

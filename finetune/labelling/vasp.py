@@ -1,0 +1,130 @@
+"""Folders of VASP input, for users who submit by hand or by atomate2; finished ones are read back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.geometry import find_mic
+
+from finetune.errors import InputError
+from finetune.labelling.core import Folders, Outcome
+from finetune.labelling.store import write_frames
+
+FRAME = "frame.extxyz"  # the structure with its atoms in their own order, beside the input files
+SAME_A = 1e-3  # how far atoms of output and input may be apart, Å
+
+
+@dataclass(frozen=True)
+class VaspFolders(Folders):
+    """Static calculations by an input set of pymatgen.
+
+    POTCAR files are under VASP's licence: `POTCAR.spec` names the ones that are wanted, and pymatgen or
+    `cat` makes a POTCAR of them.
+
+    Attributes:
+        inputs: the set: of the Materials Project (GGA or r2SCAN) or of MatPES (10.48550/arXiv.2503.04070).
+        settings: further arguments of the set, such as `user_incar_settings` and `xc_functional`.
+    """
+
+    inputs: Literal["MPStaticSet", "MPScanStaticSet", "MP24StaticSet", "MatPESStaticSet"] = "MatPESStaticSet"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def method(self) -> dict[str, Any]:
+        """The input set and what was changed in it."""
+        return {"vasp": self.inputs, "settings": self.settings, "code": f"pymatgen {version('pymatgen')}"}
+
+    def check(self) -> None:
+        """Raise `InputError` where the settings are none of the set's."""
+        self._set(Atoms("Li", cell=[3, 3, 3], pbc=True))
+
+    def write(self, atoms: Atoms, folder: Path) -> None:
+        """INCAR, KPOINTS (where the set has one), POSCAR with its atoms sorted by element, and POTCAR.spec."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pymatgen warns of every potential that is not at hand
+            self._set(atoms[_order(atoms)]).write_input(str(folder), potcar_spec=True)
+        write_frames(folder / FRAME, [atoms])
+
+    def collect(self, atoms: Atoms, folder: Path) -> Outcome | None:
+        """Read `vasprun.xml` (or `.gz`): free energy, forces and stress of the last step, in the frame's own order."""
+        found = sorted(folder.glob("vasprun.xml*"))
+        if not found:
+            return None
+        try:
+            output, converged, code = _read(found[0])
+        except (
+            SyntaxError,
+            ValueError,
+            KeyError,
+            IndexError,
+            AttributeError,
+            OSError,
+            EOFError,
+        ) as error:
+            return Outcome(None, [f"{found[0]} cannot be read ({error}); is the calculation finished?"])
+        if not converged:
+            return Outcome(None, [f"{found[0]}: the electrons did not converge; raise NELM or change ALGO"])
+        order = _order(atoms)
+        if output.numbers.tolist() != atoms.numbers[order].tolist():
+            return Outcome(None, [f"{found[0]} is of {output.symbols}, not of this frame"])
+        apart = find_mic(output.positions - atoms.positions[order], atoms.cell, atoms.pbc)[1].max()
+        if apart > SAME_A or not np.allclose(output.cell, atoms.cell, atol=SAME_A):
+            return Outcome(None, [f"{found[0]}: atoms or cell moved ({apart:.3g} Å); a static calculation is wanted"])
+        return Outcome(self._labelled(atoms, output, order, code))
+
+    def _labelled(self, atoms: Atoms, output: Atoms, order: np.ndarray, code: str) -> Atoms:
+        labelled = atoms.copy()
+        forces = np.empty((len(atoms), 3))
+        forces[order] = output.calc.results["forces"]
+        labelled.arrays["REF_forces"] = forces
+        labelled.info["REF_energy"] = float(output.calc.results["free_energy"])
+        if "stress" in output.calc.results:
+            labelled.info["REF_stress"] = np.asarray(output.calc.results["stress"], dtype=float)
+        labelled.info |= {"label_code": code, "label_method": self.method_hash()}
+        return labelled
+
+    def _set(self, atoms: Atoms) -> Any:
+        """The input set of a structure.
+
+        Raises:
+            InputError: an argument that the set does not have.
+        """
+        from pymatgen.io.ase import AseAtomsAdaptor
+        from pymatgen.io.vasp import sets
+
+        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        structure = AseAtomsAdaptor.get_structure(bare)
+        try:
+            return getattr(sets, self.inputs)(structure, sort_structure=False, **_known(self.settings))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.inputs} does not take these settings: {error}") from error
+
+
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    if "sort_structure" in settings:
+        raise InputError("sort_structure cannot be set: the order of the atoms is kept in frame.extxyz")
+    return dict(settings)
+
+
+def _order(atoms: Atoms) -> np.ndarray:
+    """Indices that sort the atoms by element and keep their order otherwise."""
+    return np.argsort(atoms.numbers, kind="stable")
+
+
+def _read(path: Path) -> tuple[Atoms, bool, str]:
+    """Last structure with results, whether its electrons converged, and the code's version."""
+    from pymatgen.io.vasp.outputs import Vasprun
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = Vasprun(str(path), parse_dos=False, parse_eigen=False, parse_potcar_file=False)
+    output: Atoms = ase.io.read(path, index=-1, format="vasp-xml")  # type: ignore[assignment]
+    return output, bool(run.converged_electronic), f"vasp {run.vasp_version}"

@@ -1,0 +1,122 @@
+"""Folders of VASP input: written from pymatgen's sets, and read back in the order of the frame."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import ase.io
+import ase.test
+import numpy as np
+import pytest
+from ase import Atoms
+
+from finetune.errors import InputError
+from finetune.labelling import VaspFolders
+from finetune.labelling.store import identity
+
+from .commands import command
+from .test_data_reading import VASP
+
+OUTPUT = VASP / "vasprun_pstress.xml"
+
+
+def shuffled(seed: int = 0) -> tuple[Atoms, np.ndarray]:
+    """The structure of a VASP run with its atoms in another order, and that order."""
+    atoms = ase.io.read(OUTPUT, index=-1)
+    order = np.random.default_rng(seed).permutation(len(atoms))
+    structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)[order]
+    structure.info.update(family="crystal", group="g")
+    return structure, order
+
+
+def config(folder: Path, **settings: object) -> Path:
+    labeller = {"class_path": "finetune.labelling.VaspFolders", "init_args": settings}
+    (folder / "label.json").write_text(json.dumps({"labeller": labeller}))
+    return folder / "label.json"
+
+
+@pytest.mark.parametrize("inputs", ["MPStaticSet", "MatPESStaticSet"])
+def test_input_holds_the_structure_sorted_by_element(tmp_path, inputs):
+    atoms = Atoms("LiSLiP", [[0, 0, 0], [2, 2, 2], [0, 2, 0], [2, 0, 2]], cell=[5, 5, 5], pbc=True)
+    VaspFolders(inputs).write(atoms, tmp_path)
+    poscar = ase.io.read(tmp_path / "POSCAR")
+    assert poscar.get_chemical_symbols() == ["Li", "Li", "P", "S"]
+    np.testing.assert_allclose(poscar.positions, atoms.positions[[0, 2, 3, 1]], atol=1e-6)
+    incar = (tmp_path / "INCAR").read_text()
+    assert "NSW = 0" in incar or "IBRION = -1" in incar
+    assert len((tmp_path / "POTCAR.spec").read_text().split()) == 3
+    assert ase.io.read(tmp_path / "frame.extxyz").get_chemical_symbols() == ["Li", "S", "Li", "P"]
+
+
+def test_changed_settings_arrive_in_the_input_and_change_the_method(tmp_path):
+    atoms = Atoms("Li", cell=[3, 3, 3], pbc=True)
+    changed = VaspFolders("MPStaticSet", {"user_incar_settings": {"ENCUT": 680}})
+    changed.write(atoms, tmp_path)
+    assert "ENCUT = 680" in (tmp_path / "INCAR").read_text()
+    assert changed.method_hash() != VaspFolders("MPStaticSet").method_hash()
+
+
+def test_results_come_back_in_the_order_of_the_frame(tmp_path):
+    atoms, order = shuffled()
+    labeller = VaspFolders("MPStaticSet")
+    labeller.write(atoms, tmp_path)
+    assert labeller.collect(atoms, tmp_path) is None  # not run yet
+    # VASP would have had the sorted atoms; this run's are of one element, in the order of the original
+    sorted_back = np.argsort(atoms.numbers, kind="stable")
+    expected = ase.io.read(OUTPUT, index=-1)
+    shutil.copy(OUTPUT, tmp_path / "vasprun.xml")
+    unshuffled = atoms[np.argsort(order)]
+    outcome = labeller.collect(unshuffled, tmp_path)
+    assert outcome.atoms is not None, outcome.reasons
+    np.testing.assert_allclose(outcome.atoms.arrays["REF_forces"], expected.get_forces())
+    assert outcome.atoms.info["REF_energy"] == expected.get_potential_energy(force_consistent=True)
+    np.testing.assert_allclose(outcome.atoms.info["REF_stress"], expected.get_stress())
+    assert outcome.atoms.info["label_code"].startswith("vasp ")
+    assert len(sorted_back) == len(atoms)
+
+
+def test_output_of_another_structure_is_refused(tmp_path):
+    atoms, order = shuffled()
+    moved = atoms[np.argsort(order)]
+    moved.positions[0] += [0.1, 0, 0]
+    shutil.copy(OUTPUT, tmp_path / "vasprun.xml")
+    outcome = VaspFolders("MPStaticSet").collect(moved, tmp_path)
+    assert outcome.atoms is None
+    assert "moved" in outcome.reasons[0]
+    other = VaspFolders("MPStaticSet").collect(Atoms("Xe", cell=[4, 4, 4], pbc=True), tmp_path)
+    assert "not of this frame" in other.reasons[0]
+
+
+def test_a_torn_output_is_told_and_kept_out(tmp_path):
+    atoms, order = shuffled()
+    (tmp_path / "vasprun.xml").write_bytes(OUTPUT.read_bytes()[:3000])
+    outcome = VaspFolders("MPStaticSet").collect(atoms[np.argsort(order)], tmp_path)
+    assert outcome.atoms is None
+    assert "cannot be read" in outcome.reasons[0]
+
+
+def test_the_command_writes_folders_and_collects_what_is_finished(tmp_path, capsys):
+    atoms, order = shuffled()
+    frame = atoms[np.argsort(order)]
+    other = frame.copy()
+    other.rattle(0.01)
+    ase.io.write(tmp_path / "frames.extxyz", [frame, other], format="extxyz")
+    out = tmp_path / "out.extxyz"
+    arguments = ["label", tmp_path / "frames.extxyz", "-c", config(tmp_path, inputs="MPStaticSet"), "--output", out]
+    assert command(*arguments) == 0
+    assert "2 folders of input written" in capsys.readouterr().out
+    [name, _] = [identity(each) for each in ase.io.read(tmp_path / "frames.extxyz", ":")]
+    shutil.copy(OUTPUT, tmp_path / f"out.extxyz.inputs/{name}/vasprun.xml")
+    assert command(*arguments, "--collect") == 0
+    assert "1 labelled frames" in (said := capsys.readouterr().out)
+    assert "1 are still to be computed" in said
+    [labelled] = ase.io.read(out, ":")
+    assert labelled.info["family"] == "crystal"
+    assert "REF_forces" in labelled.arrays
+
+
+def test_a_setting_that_the_set_does_not_have_is_told():
+    with pytest.raises(InputError, match="no_such"):
+        VaspFolders("MPStaticSet", {"no_such": 1}).check()
