@@ -141,6 +141,16 @@ def test_a_frame_is_never_computed_twice(tmp_path, toys):
     assert again.repeated == 1
 
 
+def test_labels_of_the_same_method_are_taken_over(tmp_path, toys):
+    given, labeller = frames(3), counted(tmp_path / "record")
+    known = label(given[:2], labeller, ThreadPoolExecutor(1), tmp_path / "one").labelled
+    other = label(given[2:], Calculated("ase.calculators.lj.LennardJones"), ThreadPoolExecutor(1), tmp_path / "two")
+    found = label(given, labeller, ThreadPoolExecutor(1), tmp_path / "all", known=[*known, *other.labelled])
+    assert len(lines(tmp_path / "record")) == 3
+    assert {atoms.info["label_method"] for atoms in found.labelled} == {labeller.method_hash()}
+    assert found.labelled[0].info["REF_energy"] == known[0].info["REF_energy"]
+
+
 @pytest.mark.parametrize("fault", ["raise", "nan", "unconverged"])
 def test_a_failed_frame_is_kept_aside_with_reason_and_log_and_never_enters_the_data(tmp_path, toys, fault):
     given = [*frames(2), *frames(1, atoms=4)]

@@ -42,6 +42,7 @@ def label(
     executor: Executor | None = None,
     retry: bool = False,
     collect: bool = False,
+    known: list[str] | None = None,
 ) -> None:
     """Label the frames of files and write those that have labels to one extended XYZ file.
 
@@ -56,6 +57,7 @@ def label(
         executor: where it is computed, a `concurrent.futures.Executor` by `class_path`; default: processes here.
         retry: try frames again that failed before.
         collect: compute nothing; write what is there already, and read finished folders.
+        known: labelled files; frames of theirs that the same method has labelled are taken over, not computed.
     """
     if output.suffix not in (".extxyz", ".xyz"):
         raise InputError(f"--output {output} must end in .extxyz")
@@ -72,7 +74,8 @@ def label(
     elif collect:
         found = report(atoms, Store(directory, labeller))
     else:
-        found = label_frames(atoms, labeller, executor or Processes(), directory, retry)
+        there = [frame.atoms for frame in read(known)] if known else []
+        found = label_frames(atoms, labeller, executor or Processes(), directory, retry, there)
     if found.labelled:
         write_frames(output, found.labelled)
     tell(found, output, directory)

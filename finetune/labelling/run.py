@@ -36,7 +36,12 @@ class Report:
 
 
 def label(
-    frames: Sequence[Atoms], labeller: Labeller, executor: Executor, directory: Path, retry: bool = False
+    frames: Sequence[Atoms],
+    labeller: Labeller,
+    executor: Executor,
+    directory: Path,
+    retry: bool = False,
+    known: Sequence[Atoms] = (),
 ) -> Report:
     """Label frames that are not labelled yet; whatever is finished is written before the next one is waited for.
 
@@ -46,12 +51,16 @@ def label(
         executor: runs it; it is shut down at the end.
         directory: the store; a second run goes on where the first one stopped.
         retry: compute frames again that failed before.
+        known: frames that have labels already; those by the same method are taken over instead of computed.
 
     Raises:
         InputError: the directory holds labels of another method; workers died.
     """
     store = Store(directory, labeller)
     wanted = {identity(atoms): without_labels(atoms) for atoms in frames}
+    for atoms in known:
+        if (name := identity(atoms)) in wanted and atoms.info.get("label_method") == labeller.method_hash():
+            store.take(name, atoms)
     todo = [name for name in wanted if not store.done(name) and (retry or not store.reasons(name))]
     if retry:
         for name in todo:

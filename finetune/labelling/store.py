@@ -81,6 +81,11 @@ class Store:
         else:
             self._aside(name, atoms, {"reasons": outcome.reasons, "wall_s": round(outcome.wall_s, 1), "deaths": 0})
 
+    def take(self, name: str, atoms: Atoms) -> None:
+        """Take over labels that a frame already has."""
+        if not self.done(name):
+            write_frames(self.directory / f"{name}.extxyz", [atoms])
+
     def died(self, name: str, atoms: Atoms) -> None:
         """Note that a worker died over a frame, or over one that was computed at the same time."""
         record = self._record(name)
