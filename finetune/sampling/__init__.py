@@ -3,6 +3,7 @@
 from finetune.sampling.core import Context, Limits, Recipe, Sampler
 from finetune.sampling.crystals import Crystals, Rattled, Strained, Substituted, Swapped
 from finetune.sampling.melts import Melt, Packed, Relaxed, Stacked
+from finetune.sampling.products import Products
 
 __all__ = [
     "Context",
@@ -10,6 +11,7 @@ __all__ = [
     "Limits",
     "Melt",
     "Packed",
+    "Products",
     "Rattled",
     "Recipe",
     "Relaxed",
