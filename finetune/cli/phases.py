@@ -131,10 +131,8 @@ def tell(prediction: Prediction, source: str) -> None:
         row = (f"{r.x:.3f}", f"{r.energy:z.3f}", f"{r.energy_kJ_per_mol:z.0f}", r.equation)
         table.add_row(*row, style=strongest)
     console.print(table)
-    print(
-        f"x: share of the atoms that come from {first}"
-        + (f", {prediction.open_to} not counted" * bool(prediction.open_to))
-    )
+    counted = f", {prediction.open_to} not counted" if prediction.open_to else ""
+    print(f"x: share of the atoms that come from {first}{counted}")
     print(f"energies: {source}")
     if prediction.uptakes:
         steps = Table("compound", "up to µ, eV", f"{prediction.open_to} taken up", "phases")

@@ -159,7 +159,7 @@ def relaxed(
                 partial.write_text(str(reason))
                 partial.replace(refused)
         if done.exists():
-            yield ase.io.read(done), None
+            yield next(ase.io.iread(done)), None
         else:
             yield crystal, refused.read_text()
 

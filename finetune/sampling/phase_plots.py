@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,9 +15,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from pymatgen.analysis.phase_diagram import PhaseDiagram
 from pymatgen.core import Composition
+from pymatgen.entries import Entry
 
 from finetune.plots import COLOURS, GREY, _bare, _save
-from finetune.sampling.phases import Prediction, lowest
+from finetune.sampling.phases import Prediction, above_hull, lowest
 
 LINE, REACTANT = COLOURS[0], COLOURS[4]
 CORNERS = np.array([[0.0, 0.0], [0.5, np.sqrt(3) / 2], [1.0, 0.0]])
@@ -49,7 +51,7 @@ def metastable(diagram: PhaseDiagram) -> dict[str, float]:
     """Energy above the hull (eV/atom) of the compositions that are not on it but not far, by reduced formula."""
     formulas = {entry.composition.reduced_formula for entry in diagram.all_entries} - {*stable_formulas(diagram)}
     best = {formula: lowest(diagram, Composition(formula)) for formula in sorted(formulas)}
-    above = {formula: float(diagram.get_e_above_hull(entry)) for formula, entry in best.items() if entry is not None}
+    above = {formula: above_hull(diagram, entry) for formula, entry in best.items() if entry is not None}
     return {formula: height for formula, height in above.items() if height <= FAR}
 
 
@@ -62,7 +64,9 @@ def binary(diagram: PhaseDiagram) -> Figure:
     x, y = np.array([_binary_point(diagram, entry) for entry in stable]).T
     others = np.array([_binary_point(diagram, entry) for entry in diagram.unstable_entries]).reshape(-1, 2)
     near = others[others[:, 1] - np.interp(others[:, 0], x, y) <= FAR]
-    axes.scatter(*near.T, s=16, facecolors="none", edgecolors=GREY, linewidths=0.8, label="above the hull")
+    axes.scatter(
+        near[:, 0], near[:, 1], s=16, facecolors="none", edgecolors=GREY, linewidths=0.8, label="above the hull"
+    )
     axes.plot(x, y, color=LINE, marker="o", label="hull")
     for entry, a, b in zip(stable, x, y, strict=True):
         text = subscripts(entry.composition.reduced_formula)
@@ -74,9 +78,9 @@ def binary(diagram: PhaseDiagram) -> Figure:
     return figure
 
 
-def _binary_point(diagram: PhaseDiagram, entry: object) -> tuple[float, float]:
+def _binary_point(diagram: PhaseDiagram, entry: Entry) -> tuple[float, float]:
     """Share of the second element and formation energy, eV/atom."""
-    share = entry.composition.get_atomic_fraction(diagram.elements[1])  # type: ignore[attr-defined]
+    share = entry.composition.get_atomic_fraction(diagram.elements[1])
     return float(share), float(diagram.get_form_energy_per_atom(entry))
 
 
@@ -96,15 +100,16 @@ def ternary(diagram: PhaseDiagram, prediction: Prediction) -> Figure:
     if above:
         heights = 1e3 * np.array(list(above.values()))
         norm = Normalize(0, max(20.0, heights.max()))
-        style = {"cmap": "viridis_r", "norm": norm, "s": 30, "marker": "s", "zorder": 3}
-        axes.scatter(*np.array([place[formula] for formula in above]).T, c=heights, **style)
+        style: dict[str, Any] = {"cmap": "viridis_r", "norm": norm, "s": 30, "marker": "s", "zorder": 3}
+        points = np.array([place[formula] for formula in above])
+        axes.scatter(points[:, 0], points[:, 1], c=heights, **style)
         bar = figure.colorbar(ScalarMappable(norm, "viridis_r"), ax=axes, shrink=0.5, pad=0.02)
         bar.set_label("above the hull, meV/atom")
     stable = np.array([place[formula] for formula in stable_formulas(diagram)])
-    axes.scatter(*stable.T, color=LINE, s=36, zorder=4, linewidths=0)
+    axes.scatter(stable[:, 0], stable[:, 1], color=LINE, s=36, zorder=4, linewidths=0)
     ends = np.array([place[formula] for formula in prediction.reactants])
     axes.plot(*ends.T, color=REACTANT, linestyle="--", linewidth=1.6, zorder=2)
-    axes.scatter(*ends.T, facecolors="none", edgecolors=REACTANT, s=130, linewidths=1.6, zorder=5)
+    axes.scatter(ends[:, 0], ends[:, 1], facecolors="none", edgecolors=REACTANT, s=130, linewidths=1.6, zorder=5)
     _names(axes, place, faint=set(above) - set(prediction.reactants), below=set(prediction.reactants))
     return figure
 

@@ -141,6 +141,11 @@ def lowest(diagram: PhaseDiagram, of: Composition) -> ComputedEntry | None:
     return min(same, key=lambda entry: entry.energy_per_atom, default=None)
 
 
+def above_hull(diagram: PhaseDiagram, entry: ComputedEntry) -> float:
+    """Energy of an entry above the hull, eV/atom."""
+    return max(0.0, float(diagram.get_e_above_hull(entry) or 0.0))
+
+
 def predict(
     diagram: PhaseDiagram, reactants: tuple[str, str], open_to: str | None = None, potential: float = 0.0
 ) -> Prediction:
@@ -166,7 +171,7 @@ def predict(
         raise unknown("open element", open_to, known)
     element = None if open_to is None else Element(open_to)
     found = [lowest(diagram, one) for one in pair]
-    above = [0.0 if entry is None else max(0.0, float(diagram.get_e_above_hull(entry))) for entry in found]
+    above = [0.0 if entry is None else above_hull(diagram, entry) for entry in found]
     line = mixing_line(diagram, pair, (above[0], above[1]), element, potential)
     return Prediction(
         reactants=names,
