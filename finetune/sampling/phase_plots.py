@@ -70,7 +70,8 @@ def binary(diagram: PhaseDiagram) -> Figure:
     axes.plot(x, y, color=LINE, marker="o", label="hull")
     for entry, a, b in zip(stable, x, y, strict=True):
         text = subscripts(entry.composition.reduced_formula)
-        axes.annotate(text, (a, b), (0, -8), textcoords="offset points", ha="center", va="top")
+        beside = "right" if a < x[np.argmin(y)] else "left" if a > x[np.argmin(y)] else "center"  # of the line
+        axes.annotate(text, (a, b), (0, -8), textcoords="offset points", ha=beside, va="top")
     axes.set(xlabel=f"share of {second} in the atoms", ylabel="formation energy, eV/atom", xlim=(-0.05, 1.05))
     axes.set_ylim(min(y) - 0.12 * np.ptp(y), axes.get_ylim()[1])
     axes.legend(frameon=False)
