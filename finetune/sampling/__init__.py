@@ -4,7 +4,11 @@ from finetune.sampling.core import Context, Limits, Recipe, Sampler
 from finetune.sampling.crystals import Crystals, Rattled, Strained, Substituted, Swapped
 from finetune.sampling.interfaces import Coherent, Matching
 from finetune.sampling.melts import Melt, Packed, Relaxed, Stacked
+<<<<<<< HEAD
 from finetune.sampling.slabs import Face
+=======
+from finetune.sampling.products import Products
+>>>>>>> hull
 
 __all__ = [
     "Coherent",
@@ -15,6 +19,7 @@ __all__ = [
     "Matching",
     "Melt",
     "Packed",
+    "Products",
     "Rattled",
     "Recipe",
     "Relaxed",
