@@ -56,7 +56,7 @@ def sample(
     chunks = [(r, c) for r, recipe in enumerate(recipes) for c in range(-(-recipe.frames // recipe.chunk))]
     chunks.sort(key=lambda rc: (rc[1] * recipes[rc[0]].chunk / recipes[rc[0]].frames, rc))  # all families early
     missing = [(r, c) for r, c in chunks if not (parts / f"{r:02d}-{c:04d}.extxyz").exists()]
-    model = build(calculator) if missing else None
+    model = build(calculator) if missing and calculator is not None else None
     progress = tqdm(total=sum(size(recipes[r], c) for r, c in missing), unit="frame", disable=None)
     for r, c in missing:
         context = Context(np.random.default_rng([seed, r, c]), model, limits, labels)
@@ -74,7 +74,7 @@ def size(recipe: Recipe, chunk: int) -> int:
     return min(recipe.chunk, recipe.frames - chunk * recipe.chunk)
 
 
-def build(calculator: Calculator | str | None) -> Calculator | None:
+def build(calculator: Calculator | str) -> Calculator:
     """The calculator behind a model name; a calculator stays what it is."""
     if not isinstance(calculator, str):
         return calculator

@@ -4,11 +4,8 @@ from finetune.sampling.core import Context, Limits, Recipe, Sampler
 from finetune.sampling.crystals import Crystals, Rattled, Strained, Substituted, Swapped
 from finetune.sampling.interfaces import Coherent, Matching
 from finetune.sampling.melts import Melt, Packed, Relaxed, Stacked
-<<<<<<< HEAD
-from finetune.sampling.slabs import Face
-=======
 from finetune.sampling.products import Products
->>>>>>> hull
+from finetune.sampling.slabs import Face
 
 __all__ = [
     "Coherent",
