@@ -27,10 +27,7 @@ from finetune.potential import Potential
 
 COLOURS: dict[Verdict, str] = {"good": "green", "warning": "yellow", "fault": "bold red", "skipped": "bright_black"}
 WIDTH = 100  # columns of the terminal that the table needs at most
-TOLD = (
-    "look whether sign, unit and order of atoms are those of the labels; what is wrong by a sign or a factor of ten "
-    "cannot be the potential's error"
-)
+TOLD = "mend these labels; a fit refuses them as well (--data.units false trains all the same)"
 
 
 @dataclass(frozen=True, eq=False)
