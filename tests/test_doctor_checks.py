@@ -124,6 +124,15 @@ def test_frames_that_are_far_apart_tell_nothing(rng: np.random.Generator) -> Non
     assert {finding.verdict for finding in findings} == {"skipped"}
 
 
+def test_relaxed_frames_whose_forces_are_noise_are_let_through(rng: np.random.Generator) -> None:
+    """Images of a barrier, relaxed cells: energies differ, forces are next to nothing."""
+    for frames in (trajectory(rng), strained(rng)):
+        n = len(frames[0].atoms)
+        frames = [replace(f, given={**f.given, "forces": rng.normal(scale=0.01, size=(n, 3))}) for f in frames]
+        findings = finite_differences(frames)
+        assert [found(findings, check).verdict for check in (FORCES, ENERGY)] == ["skipped", "skipped"]
+
+
 def test_frames_of_other_groups_are_not_compared(rng: np.random.Generator) -> None:
     frames = [replace(frame, group=str(k)) for k, frame in enumerate(trajectory(rng))]
     assert {finding.verdict for finding in finite_differences(frames)} == {"skipped"}

@@ -28,6 +28,9 @@ FAR = 1.0  # Å, the same for the sign of the curvature
 MAX_STRAIN = 0.1  # largest component of the change of the cell, relative to it
 ALL_PAIRS = 40  # frames of a group up to which all pairs are looked at; beyond it, neighbours in the file
 THIRD = 0.05  # error over |F_b - F_a| |Δr|
+CHANGE = 0.05  # eV/Å rms, change of the forces beyond the noise of relaxed structures
+RELAXED = 0.2  # of the usual change; less is between relaxed structures, which have barriers in between
+MOVED = 0.05  # Å, where cells differ too, displacement of an atom from which it decides the change of the forces
 MIN_PAIRS = 4
 CLEAR = 3.0  # work over its error, root sum of squares, from which the data can tell
 SIGMAS = 4.0
@@ -45,7 +48,8 @@ class Step:
         energy: difference of the labels, NaN where not known.
         work: minus the trapezoidal work of the forces; `bend` is |ΔF| |Δr|.
         strain_work: trapezoidal work of the stress, NaN where not known; `strain_bend` as above.
-        cosine: between -ΔF and Δr.
+        cosine: between -ΔF and Δr; NaN where the change of the forces is noise or comes from strain.
+        jolt: rms of ΔF, eV/Å.
         furthest: largest displacement of an atom, Å.
         strained: the cell changes.
         atoms: number of atoms.
@@ -57,6 +61,7 @@ class Step:
     strain_work: float
     strain_bend: float
     cosine: float
+    jolt: float
     furthest: float
     strained: bool
     atoms: int
@@ -110,25 +115,27 @@ def _step(a: Frame, b: Frame) -> Step | None:
         abs(np.linalg.det(cell)) * np.linalg.solve(cell.T, frame.labels.stress.numpy()[0].T)
         for frame, cell in ((a, old), (b, new))
     ]
-    bend = float(np.linalg.norm(forces[1] - forces[0]) * np.linalg.norm(moved))
+    strained, furthest = bool(np.abs(strain).max() > 1e-6), float(np.linalg.norm(moved, axis=1).max())
+    bend, jolt = float(np.linalg.norm(forces[1] - forces[0]) * np.linalg.norm(moved)), _rms(forces[1] - forces[0])
     return Step(
         energy=float(b.labels.energy - a.labels.energy),
         work=(start + end) / 2,
         bend=bend,
         strain_work=float(((pulls[0] + pulls[1]) / 2 * change).sum()),
         strain_bend=float(np.linalg.norm(pulls[1] - pulls[0]) * np.linalg.norm(change)),
-        cosine=(end - start) / bend if bend > 0 else math.nan,
-        furthest=float(np.linalg.norm(moved, axis=1).max()),
-        strained=bool(np.abs(strain).max() > 1e-6),
+        cosine=(end - start) / bend if jolt > CHANGE and furthest > (MOVED if strained else 0.0) else math.nan,
+        jolt=jolt,
+        furthest=furthest,
+        strained=strained,
         atoms=len(moved),
     )
 
 
 def _sign(moves: Sequence[Step]) -> list[Finding]:
     """Forces grow against displacements where energies are convex: their sign, and whether they are of these frames."""
-    cosines = np.array([s.cosine for s in moves if s.furthest > 1e-3 and math.isfinite(s.cosine)])
+    cosines = np.array([s.cosine for s in moves if math.isfinite(s.cosine)])
     if len(cosines) < MIN_PAIRS:
-        words = f"atoms move by at most {FAR} Å in {len(cosines)} pairs of frames of one group; it takes {MIN_PAIRS}"
+        words = f"atoms move by up to {FAR} Å, and forces change, in {len(cosines)} pairs of a group; it takes {MIN_PAIRS}"
         return [Finding("forces along trajectories", "skipped", words)]
     mean, against = cosines.mean(), (cosines > 0).mean()
     words = f"forces grow against the displacement in {100 * against:.0f} % of {len(cosines)} pairs of frames"
@@ -145,12 +152,15 @@ def _sign(moves: Sequence[Step]) -> list[Finding]:
 def _forces(near: Sequence[Step]) -> Finding:
     """Energy changes against the work of the forces: slope 1."""
     check = "energy along trajectories"
+    usual = float(np.median([s.jolt for s in near])) if near else 0.0
+    near = [s for s in near if s.jolt > RELAXED * usual]
     energy, work = (np.array([getattr(s, name) for s in near]) for name in ("energy", "work"))
     unknown = np.array([abs(s.strain_work) if s.strained else 0.0 for s in near])  # the stress is not trusted here
     error = THIRD * np.array([s.bend for s in near]) + unknown
     slope, sigma, clear = _slope(energy, work, error)
-    related = abs(slope) > SIGMAS * sigma
-    if clear < CLEAR or (not related and clear < 2 * SIGMAS):
+    noise = usual < CHANGE
+    related = abs(slope) > SIGMAS * sigma * (2 if noise else 1)
+    if clear < CLEAR or (not related and (noise or clear < 2 * SIGMAS)):
         words = f"{len(near)} pairs of frames of one group within {NEAR} Å are too few or too far apart to tell units"
         return Finding(check, "skipped", words, "a few frames of a trajectory a femtosecond apart would tell")
     words = f"energy changes are {slope:.3g} ± {sigma:.2g} times {TRAPEZOID} ({len(near)} pairs)"
@@ -207,3 +217,8 @@ def _remedy(slope: float, likely: dict[str, float], wanted: str) -> str:
     reasons = [f"this is what {' or '.join(near)} would give"] if near else []
     reasons += ["one of them has the opposite sign"] if slope < 0 else []
     return "; ".join([*reasons, f"give {wanted}"])
+
+
+def _rms(values: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt((values**2).mean()))
