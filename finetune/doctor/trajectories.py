@@ -135,7 +135,7 @@ def _sign(moves: Sequence[Step]) -> list[Finding]:
     """Forces grow against displacements where energies are convex: their sign, and whether they are of these frames."""
     cosines = np.array([s.cosine for s in moves if math.isfinite(s.cosine)])
     if len(cosines) < MIN_PAIRS:
-        words = f"atoms move by up to {FAR} Å, and forces change, in {len(cosines)} pairs of a group; it takes {MIN_PAIRS}"
+        words = f"atoms move by up to {FAR} Å, and forces change, in {len(cosines)} pairs; it takes {MIN_PAIRS}"
         return [Finding("forces along trajectories", "skipped", words)]
     mean, against = cosines.mean(), (cosines > 0).mean()
     words = f"forces grow against the displacement in {100 * against:.0f} % of {len(cosines)} pairs of frames"
