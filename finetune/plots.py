@@ -47,7 +47,7 @@ def parity(evaluation: Evaluation, path: str | Path) -> None:
     for axes, (title, unit, label, predicted, owner) in zip(np.ravel(figure.subplots(1, 3)), pairs, strict=True):
         known = np.isfinite(label) & np.isfinite(predicted)
         axes.set(title=title, xlabel=f"DFT, {unit}", ylabel=f"predicted, {unit}", box_aspect=1)
-        _bare(axes)
+        bare(axes)
         if not known.any():
             axes.text(0.5, 0.5, "no labels", transform=axes.transAxes, ha="center", color=GREY)
             axes.set(xticks=[], yticks=[])
@@ -57,7 +57,7 @@ def parity(evaluation: Evaluation, path: str | Path) -> None:
         for k, family in enumerate(families):
             chosen = _few(np.flatnonzero(known & (owner == family)))
             style = {"s": 7.0 if len(chosen) > 300 else 18.0, "alpha": 0.45 if len(chosen) > 300 else 0.85}
-            axes.scatter(label[chosen], predicted[chosen], linewidths=0, zorder=2, **_look(k), **style)
+            axes.scatter(label[chosen], predicted[chosen], linewidths=0, zorder=2, **look(k), **style)
         axes.set(xlim=limits, ylim=limits)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -68,7 +68,7 @@ def parity(evaluation: Evaluation, path: str | Path) -> None:
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 2.0}
         axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", bbox=box)
     _legend_of_families(figure, families)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curves(metrics: str | Path, path: str | Path) -> None:
@@ -97,9 +97,9 @@ def curves(metrics: str | Path, path: str | Path) -> None:
         axes.set(xlabel="epoch", title=LABELS[name])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _log(axes, "y")
-        _bare(axes)
+        bare(axes)
     figure.axes[0].legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def learning_curve(
@@ -133,9 +133,9 @@ def learning_curve(
     _log(axes, "y")
     counts = sorted({n for points in errors.values() for n, _ in points})
     axes.set_xticks(counts, labels=[str(n) for n in counts])
-    _bare(axes)
+    bare(axes)
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _parity_pairs(evaluation: Evaluation) -> list[tuple[str, str, np.ndarray, np.ndarray, np.ndarray]]:
@@ -168,7 +168,7 @@ def _few(indices: np.ndarray) -> np.ndarray:
     return indices if len(indices) <= MANY else np.random.default_rng(0).choice(indices, MANY, replace=False)
 
 
-def _look(k: int) -> dict[str, Any]:
+def look(k: int) -> dict[str, Any]:
     """Colour and marker of family k; colours come again with another marker."""
     return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k // len(COLOURS) % len(MARKERS)]}
 
@@ -176,7 +176,7 @@ def _look(k: int) -> dict[str, Any]:
 def _legend_of_families(figure: Figure, families: Sequence[str]) -> None:
     """One legend for all panels, below them."""
     panel = figure.axes[0]
-    handles = [panel.scatter([], [], label=family, linewidths=0, **_look(k)) for k, family in enumerate(families)]
+    handles = [panel.scatter([], [], label=family, linewidths=0, **look(k)) for k, family in enumerate(families)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(families), LEGEND_COLUMNS), frameon=False)
 
 
@@ -205,14 +205,14 @@ def _log(axes: Axes, which: str) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
     """No frame above and to the right, a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")

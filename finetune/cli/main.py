@@ -18,6 +18,7 @@ COMMANDS = {
         "finetune.cli.evaluate:run",
         "table of errors of a model on labelled structures, per family and element",
     ),
+    "doctor": ("finetune.cli.doctor:run", "check labelled structures before training: verdicts and remedies"),
     "models": ("finetune.cli.models:run", "known model names and their licences"),
     "sample": ("finetune.cli.sample:run", "make structures by recipes, labelled by a model"),
     "phases": ("finetune.cli.phases:run", "products and reaction energies of two reactants, from a convex hull"),
@@ -41,7 +42,10 @@ or somebody's MACE file (mace:PATH.model, only if you trust it)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; exit status 0, 1 after a mistake that a message explains, 2 for wrong usage, 130 if stopped."""
+    """Run one command; exit status 0, 1 after a mistake that a message explains, 2 for wrong usage, 130 if stopped.
+
+    A command may give another status: that of `doctor` is 1 where training should not go on.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         command = arguments[0] if arguments else "--help"
@@ -54,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
         module, _, function = COMMANDS[command][0].partition(":")
-        run: Callable[[list[str]], None] = getattr(importlib.import_module(module), function)
-        run(arguments)
+        run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
+        return run(arguments) or 0
     except InputError as error:
         return _tell(str(error))
     except KeyboardInterrupt:
@@ -65,7 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT, errno.EFBIG):
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
-    return 0
 
 
 def _tell(message: str) -> int:

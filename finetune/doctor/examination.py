@@ -1,0 +1,161 @@
+"""All checks of a dataset, one after the other, and what came of them as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from finetune.data.frames import Frame
+from finetune.data.labels import LabelKeys
+from finetune.data.splitting import subset
+from finetune.doctor.contents import label_keys, plain_units, settings, unusable
+from finetune.doctor.coverage import Coverage, coverage, covered, outliers
+from finetune.doctor.energies import composition_rank, energy_zero, mixed_energies
+from finetune.doctor.findings import Finding, Verdict, by_source, some
+from finetune.doctor.labels import check_labels
+from finetune.doctor.likeness import likeness
+from finetune.doctor.structures import duplicates, leaks, near_duplicates
+from finetune.doctor.trajectories import finite_differences
+from finetune.errors import InputError
+from finetune.evaluation import Evaluation, evaluate
+from finetune.potential import Potential
+
+COLOURS: dict[Verdict, str] = {"good": "green", "warning": "yellow", "fault": "bold red", "skipped": "bright_black"}
+WIDTH = 100  # columns of the terminal that the table needs at most
+TOLD = "mend these labels; a fit refuses them as well (--data.units false trains all the same)"
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What all checks found.
+
+    Attributes:
+        frames: the frames that can be used.
+        files: number of usable frames of each file.
+        findings: in the order of the checks.
+        coverage: what the data cover.
+        model: the potential that labels were compared with, None for none.
+    """
+
+    frames: Sequence[Frame]
+    files: dict[str, int]
+    findings: Sequence[Finding]
+    coverage: Coverage
+    model: str | None
+
+    def count(self, verdict: Verdict) -> int:
+        """How many findings have a verdict."""
+        return sum(finding.verdict == verdict for finding in self.findings)
+
+    @property
+    def sound(self) -> bool:
+        """Training may go on: there is no fault."""
+        return not self.count("fault")
+
+    def summary(self) -> str:
+        """The verdict on everything in one sentence."""
+        counts = f"{self.count('fault')} faults, {self.count('warning')} warnings, {self.count('good')} good"
+        end = "training can go on" if self.sound else "training should not go on"
+        return f"{len(self.frames)} frames: {counts}, {self.count('skipped')} skipped; {end}"
+
+    def json(self) -> dict[str, Any]:
+        """Verdict, findings and coverage as plain data; distances in Å, temperatures in K."""
+        return {
+            "sound": self.sound,
+            "summary": self.summary(),
+            "model": self.model,
+            "files": self.files,
+            "findings": [asdict(finding) for finding in self.findings],
+            "compositions": dict(self.coverage.compositions),
+            "temperatures_K": {f"{t:g}": count for t, count in self.coverage.temperatures.items()},
+            "closest_A": {pair: round(d, 4) for pair, d in self.coverage.closest.items()},
+        }
+
+    def table(self) -> Table:
+        """A row for each finding, of at most 100 columns: check, verdict, what was seen and the remedy."""
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("check", min_width=18)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("what was seen, and what to do")
+        for finding in self.findings:
+            words = Text(finding.words)
+            if finding.remedy:
+                words.append(f"\n→ {finding.remedy}", style="italic")
+            table.add_row(finding.check, Text(finding.verdict, style=COLOURS[finding.verdict]), words)
+        return table
+
+
+def examine(
+    frames: Sequence[Frame],
+    keys: LabelKeys,
+    potential: Potential | None = None,
+    model: str | None = None,
+    limit: int = 2000,
+    batch_edges: int = 8000,
+) -> Examination:
+    """Run all checks.
+
+    Args:
+        frames: as read, each with the file that it stands in; files are taken for parts of a split.
+        keys: the label keys that they were read with.
+        potential: a pre-trained potential that has not seen the labels; None leaves comparisons out.
+        model: its name.
+        limit: largest number of frames, drawn at random, that are compared with the potential and with each other.
+        batch_edges: largest number of edges in a batch.
+
+    Raises:
+        InputError: not a single frame can be used.
+    """
+    usable, findings = unusable(frames)
+    if not usable:
+        raise InputError(f"{findings[0].words}; no frame is left to look at")
+    findings += [*label_keys(usable, keys), *plain_units(usable), *finite_differences(usable)]
+    chosen = subset(usable, limit / len(usable)) if len(usable) > limit else usable
+    evaluation, drawn, compared = _compare(chosen, potential, batch_edges)
+    findings += [*compared, *settings(usable), composition_rank(usable)]
+    if evaluation is not None:
+        findings += [energy_zero(evaluation), mixed_energies(evaluation)]
+    alike = likeness([frame.atoms for frame in drawn], None if evaluation is None else potential, batch_edges)
+    seen = coverage(usable)
+    findings += [duplicates(usable), near_duplicates(drawn, alike), *leaks(usable, alike, drawn)]
+    findings += [*outliers(usable, evaluation), *covered(usable, seen)]
+    files = {source: len(part) for source, part in by_source(usable).items()}
+    return Examination(usable, files, findings, seen, model)
+
+
+def _compare(
+    frames: Sequence[Frame], potential: Potential | None, batch_edges: int
+) -> tuple[Evaluation | None, Sequence[Frame], list[Finding]]:
+    """Labels against a potential; the frames that it can take, or all of them where there is no comparison."""
+    check = "labels against the model"
+    if potential is None:
+        return None, frames, [Finding(check, "skipped", "no model was given, so energies were not compared")]
+    refused: dict[int, str] = {}
+    for i, frame in enumerate(frames):
+        try:
+            potential.graph(frame.atoms)
+        except InputError as error:
+            refused[i] = str(error)
+    taken = [frame for i, frame in enumerate(frames) if i not in refused]
+    left_out = []
+    if refused:
+        first = next(iter(refused))
+        words = f"{len(refused)} frames are not compared: {some(frames[i].where() for i in refused)} ({refused[first]})"
+        left_out = [Finding(check, "warning", words, "name another --model that knows them, or --model none")]
+    if not taken:
+        return None, frames, left_out
+    evaluation = evaluate(potential, taken, shift=True, batch_edges=batch_edges)
+    faults = [Finding(check, "fault", words, TOLD) for words in check_labels(evaluation)]
+    if faults:
+        return evaluation, taken, [*left_out, *faults]
+    row = evaluation.errors.all
+    words = (
+        f"sign and size agree in {len(taken)} frames: forces cosine {row['forces_cosine']:.2f}, slope "
+        f"{row['forces_slope']:.2f}, MAE {row['forces_mae']:.0f} meV/Å; stress MAE {row['stress_mae']:.1f} meV/Å³"
+    )
+    return evaluation, taken, [*left_out, Finding(check, "good", words)]
