@@ -28,7 +28,7 @@ TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 LARGEST = 2 * 2**20  # bytes
 MAY_BE_LARGER = {"finetune/foundations/mace-mini.pt": 5 * 10**6}
 LONGEST_FUNCTION, LONGEST_MODULE = 42, 310  # lines; "about 40" without its docstring, "about 300"
-IMPORTED_WHERE_INSTALLED = {"cuequivariance_torch", "openequivariance", "gpaw", "mp_api"}
+IMPORTED_WHERE_INSTALLED = {"cuequivariance_torch", "openequivariance", "gpaw", "mp_api", "distributed"}
 OPEN = ("--model.optimizer.init_args.", "--trainer.logger.")  # options of a class that the user chooses
 NEED_NO_DEPENDENCY = set(sys.stdlib_module_names) | {"finetune"} | IMPORTED_WHERE_INSTALLED
 
@@ -150,7 +150,8 @@ def test_modules_and_functions_fit_a_screen(path: Path) -> None:
 def test_importing_changes_neither_environment_nor_default_dtype() -> None:
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     ours = [name for name in names if not name.endswith("__main__")]
-    theirs = ("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR")  # lightning and torch remember things there
+    # lightning, torch and joblib (of pymatgen) remember things there
+    theirs = ("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR", "KMP_INIT_AT_FORK")
     program = (
         "import importlib, os, torch\n"
         f"state = lambda: ({{k: v for k, v in os.environ.items() if k not in {theirs}}}, torch.get_default_dtype())\n"

@@ -17,7 +17,7 @@ from pymatgen.analysis.phase_diagram import PhaseDiagram
 from pymatgen.core import Composition
 from pymatgen.entries import Entry
 
-from finetune.plots import COLOURS, GREY, _bare, _save
+from finetune.plots import COLOURS, GREY, bare, save
 from finetune.sampling.phases import Prediction, above_hull, lowest
 
 LINE, REACTANT = COLOURS[0], COLOURS[4]
@@ -43,7 +43,7 @@ def draw_hull(diagram: PhaseDiagram, prediction: Prediction, path: Path) -> bool
         figure = ternary(diagram, prediction)
     else:
         return False
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
@@ -75,7 +75,7 @@ def binary(diagram: PhaseDiagram) -> Figure:
     axes.set(xlabel=f"share of {second} in the atoms", ylabel="formation energy, eV/atom", xlim=(-0.05, 1.05))
     axes.set_ylim(min(y) - 0.12 * np.ptp(y), axes.get_ylim()[1])
     axes.legend(frameon=False)
-    _bare(axes)
+    bare(axes)
     return figure
 
 
@@ -164,7 +164,7 @@ def draw_reactions(prediction: Prediction, path: Path) -> None:
     for axes, lines in zip(grid[1], texts, strict=True):
         axes.axis("off")
         axes.text(0, 1, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8.5, linespacing=1.5)
-    _save(figure, path)
+    save(figure, path)
 
 
 def keys(prediction: Prediction) -> list[list[str]]:
@@ -194,7 +194,7 @@ def _energies(axes: Axes, prediction: Prediction) -> None:
     axes.set(
         ylabel="reaction energy, eV/atom", xlim=(-0.05, 1.05), ylim=(1.2 * min(y.min(), -1e-3), 0.1 * abs(y.min()))
     )
-    _bare(axes)
+    bare(axes)
 
 
 def _uptakes(axes: Axes, prediction: Prediction, compound: str) -> None:
@@ -210,7 +210,7 @@ def _uptakes(axes: Axes, prediction: Prediction, compound: str) -> None:
     axes.set(xlabel=f"chemical potential of {element} relative to the element, eV")
     axes.set(ylabel=f"{element} taken up per {subscripts(compound)}", xlim=(low, 0.05 * abs(low)))
     axes.margins(y=0.15)
-    _bare(axes)
+    bare(axes)
 
 
 def _numbers(axes: Axes, x: np.ndarray, y: np.ndarray, across: Sequence[int], up: Sequence[int]) -> None:
