@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from ase import Atoms
 from chgnet import model as upstream
-from chgnet.model.model import BatchedGraph
 from jaxtyping import Float
 from torch import Tensor
 
+from finetune.backbones import _chgnet_layers
+from finetune.backbones._chgnet_layers import Features
 from finetune.errors import InputError, unknown
 from finetune.graph import Graph, neighbour_graph
 from finetune.potential import Potential
@@ -78,10 +79,7 @@ class CHGNet(Potential):
             self.model = upstream.CHGNet(**self.architecture)
         if state is not None:
             self.model.load_state_dict(state)
-        if not self.model.mlp_first:
-            raise InputError(
-                "this CHGNet checkpoint averages before its readout, so atoms have no energies; unsupported"
-            )
+        _chgnet_layers.check(self.model)
         # what comes after the last bond convolution has no part in the energy
         self.idle = (f"model.angle_layers.{self.model.n_conv - 2}.",)
         self.only_magmoms = ("model.site_wise.",)
@@ -104,37 +102,35 @@ class CHGNet(Potential):
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
         """Energies per structure and per atom (eV) and absolute magnetic moments (Bohr magnetons)."""
         numbers, batch = graph["numbers"], graph["batch"]
-        prediction = self.model._compute(
-            self._featurise(graph), compute_magmom=True, return_site_energies=True, compute_force=False
-        )
-        per_atom = torch.cat(prediction["site_energies"]).double()
+        per_atom, magmoms = _chgnet_layers.site_energies(self.model, self._featurise(graph))
+        per_atom = per_atom.double()
         if self.model.composition_model is not None:
             per_atom = per_atom + self.model.composition_model.fc.weight[0, numbers - 1]
         energy = per_atom.new_zeros(len(graph["n_atoms"])).index_add(0, batch, per_atom)
-        return energy, per_atom, torch.cat(prediction["m"])
+        return energy, per_atom, magmoms
 
-    def _featurise(self, graph: Graph) -> BatchedGraph:
-        """What `BatchedGraph.from_graphs` computes structure by structure, for the whole batch at once."""
-        model, vectors = self.model, graph["vectors"]
+    def _featurise(self, graph: Graph) -> Features:
+        """Bases of bonds and angles, from the double precision geometry."""
+        vectors = graph["vectors"]
         lengths = vectors.norm(dim=1)
         bonds = lengths[graph["undirected2directed"]]
-        expansion = model.bond_basis_expansion
         units = vectors / lengths[:, None]
-        d2u, (first, second) = graph["directed2undirected"], graph["angle_edges"].T
+        bond, (first, second) = graph["directed2undirected"], graph["angle_edges"].T
         cosines = (units[first] * units[second]).sum(dim=1) * (1 - 1e-6)  # as upstream, keeps acos differentiable
-        centre = graph["edge_index"][0]
-        return BatchedGraph(
-            atomic_numbers=graph["numbers"],
-            bond_bases_ag=expansion.rbf_expansion_ag(bonds).to(self.dtype),
-            bond_bases_bg=expansion.rbf_expansion_bg(bonds).to(self.dtype),
-            angle_bases=model.angle_basis_expansion.fourier_expansion(cosines.acos().to(self.dtype)),
-            batched_atom_graph=graph["edge_index"].T,
-            batched_bond_graph=torch.stack([centre[first], d2u[first], d2u[second]], dim=1),
-            atom_owners=graph["batch"],
-            directed2undirected=d2u,
-            atom_positions=[],
-            strains=[],
-            volumes=[],
+        short, rows = torch.unique(bond[torch.stack([first, second])], return_inverse=True)
+        radial, angular = self.model.bond_basis_expansion, self.model.angle_basis_expansion
+        return Features(
+            numbers=graph["numbers"],
+            centre=graph["edge_index"][0],
+            neighbour=graph["edge_index"][1],
+            bond=bond,
+            bonds=radial.rbf_expansion_ag(bonds).to(self.dtype),
+            short=short,
+            short_bonds=radial.rbf_expansion_bg(bonds[short]).to(self.dtype),
+            first=rows[0],
+            second=rows[1],
+            corner=graph["edge_index"][0][first],
+            angles=angular.fourier_expansion(cosines.acos().to(self.dtype)),
         )
 
     def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
