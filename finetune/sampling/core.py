@@ -88,8 +88,11 @@ class Context:
 class Sampler(ABC):
     """Takes frames and yields frames, reproducibly from the context's randomness.
 
-    A source takes none and never ends. A frame that is absurd is handed on as it is: the recipe rejects and counts it.
+    A source takes none and never ends, unless it is listed: then it yields what it has, in order and once. A frame that
+    is absurd is handed on as it is: the recipe rejects and counts it.
     """
+
+    listed = False
 
     @abstractmethod
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
@@ -116,6 +119,9 @@ class Recipe:
 
     def sample(self, context: Context) -> Iterator[tuple[Atoms, str | None]]:
         """Frames without end, labelled where accepted, each with the reason for its rejection or None."""
+        if self.samplers and self.samplers[0].listed and self.frames > self.chunk:
+            listed = type(self.samplers[0]).__name__
+            raise InputError(f"recipe {self.family!r}: every chunk begins {listed} anew; set `chunk` to {self.frames}")
         context = replace(context, limits=self.limits or context.limits)
         stream: Iterable[Atoms] = ()
         for sampler in self.samplers:
@@ -145,7 +151,9 @@ def collect(recipe: Recipe, context: Context, frames: int) -> tuple[list[Atoms],
         atoms, reason = next(stream, (None, None))
         if atoms is None:
             so_far = f"{len(accepted)} of {frames} frames"
-            raise InputError(f"recipe {recipe.family!r} ended after {so_far}; begin its samplers with a source")
+            raise InputError(
+                f"recipe {recipe.family!r} ended after {so_far}; begin its samplers with a source, or ask for fewer"
+            )
         if reason:
             rejected[reason] += 1
         else:

@@ -1,0 +1,104 @@
+"""Sources that list what they have, in order and once: files, pairs of atoms, single atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
+
+from finetune.errors import InputError
+from finetune.sampling.core import Context, Sampler
+from finetune.sampling.crystals import composition, primitive, repeated
+
+
+@dataclass(frozen=True)
+class Files(Sampler):
+    """The crystals of some files, as primitive cells, each once.
+
+    Attributes:
+        folder: where the files lie.
+        files: their names, in any format that ASE reads.
+        min_atoms: smaller primitive cells are repeated.
+    """
+
+    listed = True
+
+    folder: Path
+    files: tuple[str, ...]
+    min_atoms: int = 1
+
+    def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
+        """One frame per file; the group is the reduced formula."""
+        for name in self.files:
+            path = self.folder / name
+            if not path.is_file():
+                raise InputError(f"there is no file {path}; check `files` and `folder`")
+            atoms = repeated(primitive(next(ase.io.iread(path))), self.min_atoms)
+            atoms.info = {"group": composition(atoms), "made_by": path.stem}
+            yield atoms
+
+
+@dataclass(frozen=True)
+class Dimers(Sampler):
+    """Pairs of atoms in a box, at distances that become denser towards the short ones; nothing is random.
+
+    Attributes:
+        elements: every pair of these, alike ones too.
+        points: distances per pair.
+        closest: shortest distance over the sum of the covalent radii.
+        farthest_A: longest distance, Å.
+        box_A: edge of the cubic box, Å; the axis of the pair is along x.
+        periodic: whether the box repeats, as plane-wave codes want it.
+    """
+
+    listed = True
+
+    elements: tuple[str, ...]
+    points: int = 16
+    closest: float = 0.6
+    farthest_A: float = 6.0
+    box_A: float = 12.0
+    periodic: bool = True
+
+    def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
+        """`points` frames per pair; the group is the pair."""
+        if self.periodic and self.box_A < 2 * self.farthest_A:
+            raise InputError(f"images of a pair meet: raise `box_A` from {self.box_A:g} to {2 * self.farthest_A:g} Å")
+        for pair in combinations_with_replacement(self.elements, 2):
+            shortest = self.closest * sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
+            for distance in np.geomspace(shortest, self.farthest_A, self.points):
+                centre = np.full(3, self.box_A / 2)
+                half = np.array([distance / 2, 0.0, 0.0])
+                atoms = Atoms(pair, [centre - half, centre + half], cell=[self.box_A] * 3, pbc=self.periodic)
+                atoms.info = {"group": f"dimer-{'-'.join(pair)}", "made_by": f"Dimers({distance:.3f} Å)"}
+                yield atoms
+
+
+@dataclass(frozen=True)
+class IsolatedAtoms(Sampler):
+    """Single atoms in a box, each element once, for reference energies.
+
+    Attributes:
+        elements: which.
+        box_A: edges of the box, Å; unequal ones let a DFT code break the symmetry of the atom.
+        periodic: whether the box repeats, as plane-wave codes want it.
+    """
+
+    listed = True
+
+    elements: tuple[str, ...]
+    box_A: tuple[float, float, float] = (12.0, 12.1, 12.2)
+    periodic: bool = True
+
+    def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
+        """One frame per element, which is its group."""
+        for symbol in self.elements:
+            atoms = Atoms(symbol, [np.array(self.box_A) / 2], cell=self.box_A, pbc=self.periodic)
+            atoms.info = {"group": f"atom-{symbol}", "made_by": "IsolatedAtoms"}
+            yield atoms
