@@ -198,3 +198,16 @@ def test_two_processes_share_the_frames_of_an_epoch(tmp_path):
     seen = [json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in range(2)]
     assert len(seen[0]) == len(seen[1])
     assert sorted(numbers(seen[0], 0) + numbers(seen[1], 0)) == list(range(44))
+
+
+def test_seed_everything_changes_the_order_but_not_the_split(tmp_path, monkeypatch):
+    orders, held_out = [], []
+    for seed in ("1", "2", "1"):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        data = FrameData(train=FILES["train"], split=(0.8, 0.2, 0.0))
+        model = Recorder()
+        trainer(tmp_path, max_epochs=1).fit(model, datamodule=data)
+        orders.append([frames for epoch, frames in model.seen if epoch == 0])
+        held_out.append(data_hash(data.frames("valid")))
+    assert orders[0] == orders[2] != orders[1]
+    assert len(set(held_out)) == 1

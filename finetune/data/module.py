@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -42,7 +43,8 @@ class FrameData(lightning.LightningDataModule):
         fraction: share of the training frames that is used, for learning curves; a smaller share is part of a larger
             one.
         units: refuse labels whose units are wrong beyond doubt.
-        seed: of split, fraction and order of batches.
+        seed: of split and fraction; the order of batches also depends on `seed_everything`, so that members of a
+            committee share their split but not their order.
         workers: threads that build graphs of large structures.
         cache: folder that keeps graphs between runs; none by default, because building them is quick.
     """
@@ -147,9 +149,9 @@ class FrameData(lightning.LightningDataModule):
         return self._graphs[part]
 
     def train_dataloader(self) -> Loader:
-        """Batches of this epoch: their order depends on seed and epoch only, also after a restart."""
+        """Batches of this epoch: their order depends on the seeds and the epoch only, also after a restart."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        return self.loader("train", np.random.default_rng([self.seed, epoch]), epoch)
+        return self.loader("train", np.random.default_rng([self.seed, global_seed(), epoch]), epoch)
 
     def val_dataloader(self) -> Loader:
         """Batches of the validation frames, always the same."""
@@ -223,3 +225,8 @@ class FrameData(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint says of the data."""
         return {"data_hash": self.data_hash()}
+
+
+def global_seed() -> int:
+    """What `seed_everything` was given, the same in all processes of a run; 0 where it was not called."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
