@@ -20,7 +20,7 @@ from ase.calculators.lj import LennardJones
 
 from finetune.errors import InputError
 from finetune.labelling import Calculated, Processes, dask
-from finetune.labelling.run import label
+from finetune.labelling.run import label, report
 from finetune.labelling.store import Store, identity
 
 from .commands import command, process
@@ -364,7 +364,19 @@ def test_mistakes_in_the_config_are_told_without_a_traceback(tmp_path, change, w
     assert "Traceback" not in said
 
 
-def test_a_store_forgets_half_written_files(tmp_path):
+def test_a_run_forgets_what_a_killed_one_left_half_written(tmp_path):
     (tmp_path / "0123.extxyz.partial").write_text("2\nhalf")
-    Store(tmp_path, Calculated("ase.calculators.lj.LennardJones"))
+    label(frames(1), Calculated("ase.calculators.lj.LennardJones"), ThreadPoolExecutor(1), tmp_path)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_two_runs_do_not_label_into_one_directory_and_reading_disturbs_neither(tmp_path):
+    labeller = Calculated("ase.calculators.lj.LennardJones")
+    store = Store(tmp_path, labeller)
+    with store.alone():
+        (tmp_path / "0123.extxyz.partial").write_text("2\nhalf")
+        with pytest.raises(InputError, match="another run"):
+            label(frames(1), labeller, ThreadPoolExecutor(1), tmp_path)
+        assert report(frames(1), Store(tmp_path, labeller)).missing == [identity(frames(1)[0])]
+        assert (tmp_path / "0123.extxyz.partial").exists()
+    assert len(label(frames(1), labeller, ThreadPoolExecutor(1), tmp_path).labelled) == 1

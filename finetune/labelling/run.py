@@ -58,25 +58,33 @@ def label(
     """
     store = Store(directory, labeller)
     wanted = {identity(atoms): without_labels(atoms) for atoms in frames}
-    for atoms in known:
-        if (name := identity(atoms)) in wanted and atoms.info.get("label_method") == labeller.method_hash():
-            store.take(name, atoms)
-    todo = [name for name in wanted if not store.done(name) and (retry or not store.reasons(name))]
-    if retry:
-        for name in todo:
-            store.forget(name)
-    todo.sort(key=store.deaths)  # what killed a worker once comes last
-    pending: dict[Future[Outcome], str] = {}
     try:
-        with tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc="label", unit="frame", disable=None) as bar:
+        with store.alone():
+            for atoms in known:
+                if (name := identity(atoms)) in wanted and atoms.info.get("label_method") == labeller.method_hash():
+                    store.take(name, atoms)
+            todo = [name for name in wanted if not store.done(name) and (retry or not store.reasons(name))]
+            for name in todo if retry else ():
+                store.forget(name)
+            todo.sort(key=store.deaths)  # what killed a worker once comes last
+            _compute(todo, wanted, labeller, executor, store)
+    finally:
+        executor.shutdown(wait=False)
+    return report(frames, store)
+
+
+def _compute(todo: list[str], wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store) -> None:
+    """Submit frames and write what comes; frames that were not begun are withdrawn when it is stopped."""
+    pending: dict[Future[Outcome], str] = {}
+    done = len(wanted) - len(todo)
+    try:
+        with tqdm(total=len(wanted), initial=done, desc="label", unit="frame", disable=None) as bar:
             pending |= {executor.submit(labeller.label, wanted[name]): name for name in todo}
             _collect(pending, wanted, store, bar)
     finally:
         for future in pending:
             with contextlib.suppress(NotImplementedError):  # Parsl cannot
                 future.cancel()
-        executor.shutdown(wait=False)
-    return report(frames, store)
 
 
 def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], store: Store, bar: tqdm) -> None:

@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,6 @@ class Store:
         self.directory = directory
         for folder in (directory, directory / "failed", directory / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
-        for partial in directory.rglob("*.partial"):  # of a run that was killed
-            partial.unlink()
         method = json.dumps(labeller.method(), indent=1, sort_keys=True) + "\n"
         record = directory / "method.json"
         if not record.exists():
@@ -53,6 +52,24 @@ class Store:
                 f"{directory} holds labels of another method ({_difference(record.read_text(), method)}); "
                 "frames of two methods do not mix: choose another --output"
             )
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out while this one computes, and clear away what a killed one left half written.
+
+        Raises:
+            InputError: another run is computing into this directory.
+        """
+        with (self.directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it when the process ends
+            except OSError as error:
+                raise InputError(
+                    f"another run is labelling into {self.directory}; wait for it, or choose another --output"
+                ) from error
+            for partial in self.directory.rglob("*.partial"):
+                partial.unlink()
+            yield
 
     def done(self, name: str) -> bool:
         """Whether a frame has its labels."""
