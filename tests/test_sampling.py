@@ -33,6 +33,7 @@ from finetune.sampling import (
     Swapped,
 )
 from finetune.sampling.core import collect
+from finetune.sampling.crystals import primitive_cells
 
 
 @pytest.fixture(scope="module")
@@ -352,3 +353,10 @@ def test_the_smoke_config_gives_labelled_frames_of_every_family(
         assert atoms.info["group"]
         assert atoms.info["made_by"]
     assert f"{len(frames)} frames" in capsys.readouterr().out
+
+
+def test_crystals_have_cells_with_angles_near_90_degrees():
+    cells = primitive_cells(Path(__file__).parents[1] / "data/structures", 8, 24)
+    angles = np.array([crystal.cell.angles() for crystals in cells.values() for crystal in crystals])
+    assert angles.min() > 59
+    assert angles.max() < 121

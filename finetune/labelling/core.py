@@ -41,8 +41,8 @@ class Method(ABC):
         """Raise `InputError` where the code is not installed or the settings cannot be right, before any frame."""
 
     def method_hash(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the method."""
-        return hashlib.sha256(json.dumps(self.method(), sort_keys=True).encode()).hexdigest()[:12]
+        """An `m` (digits alone would be read back as a number) and eleven digits of the SHA-256 of the method."""
+        return "m" + hashlib.sha256(json.dumps(self.method(), sort_keys=True).encode()).hexdigest()[:11]
 
 
 class Labeller(Method):

@@ -11,6 +11,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.build import niggli_reduce
 from ase.data import atomic_numbers, covalent_radii
 from ase.neighborlist import neighbor_list
 
@@ -37,6 +38,7 @@ def primitive_cells(folder: Path, min_atoms: int, max_atoms: int) -> dict[str, l
         if len(crystal) > max_atoms:
             continue
         crystal = repeated(crystal, min_atoms)
+        niggli_reduce(crystal)  # angles near 90°: grids of DFT codes are inaccurate in skewed cells
         crystal.info = {"group": composition(crystal), "made_by": path.stem}
         found.setdefault(composition(crystal), []).append(crystal)
     if not found:
