@@ -8,22 +8,26 @@ import random
 import signal
 import sys
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
+from ase.io.espresso import kspacing_to_grid
 
 from finetune.errors import InputError
-from finetune.labelling import Calculated, Processes, dask
+from finetune.labelling import Calculated, Grid, Processes, dask
 from finetune.labelling.run import label, report
 from finetune.labelling.store import Store, identity
 
 from .commands import command, process
+from .structures import ROOT
 
 # Calculators that worker processes import: slow, counted, failing unless told otherwise, and deadly.
 TOYS = '''
@@ -192,21 +196,122 @@ def test_fallbacks_and_places_of_output_are_no_part_of_the_method():
     assert plain.method_hash() != Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.5}).method_hash()
 
 
+def test_family_and_group_are_those_of_the_input_not_of_the_store(tmp_path):
+    given, labeller = frames(1), Calculated("ase.calculators.lj.LennardJones")
+    label(given, labeller, ThreadPoolExecutor(1), tmp_path)
+    given[0].info.update(group="another", temperature_K=300)
+    del given[0].info["made_by"]
+    [again] = label(given, labeller, ThreadPoolExecutor(1), tmp_path).labelled
+    assert again.info["group"] == "another"
+    assert again.info["temperature_K"] == 300
+    assert "made_by" not in again.info
+    assert "label_method" in again.info
+
+
+def test_identity_survives_a_file_and_tells_magnetic_orders_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    given = [Atoms("Li4", rng.uniform(0, 5, (4, 3)), cell=[5, 5, 5], pbc=True) for _ in range(300)]
+    given[0].positions[0, 0] = 1.0000149999  # on the border of two roundings
+    ase.io.write(tmp_path / "a.extxyz", given, format="extxyz")
+    assert [identity(a) for a in ase.io.read(tmp_path / "a.extxyz", ":")] == [identity(a) for a in given]
+    up, down = (Atoms("Fe2", [[0, 0, 0], [0, 0, 2]], cell=[3, 3, 4], pbc=True, magmoms=m) for m in ([2, 2], [2, -2]))
+    assert identity(up) != identity(down)
+
+
+def test_a_setting_that_the_calculator_does_not_take_is_told_before_anything_is_computed():
+    (no_setting := Calculated("ase.calculators.lj.LennardJones")).check()
+    assert no_setting.method_hash().startswith("m")
+    with pytest.raises(InputError, match=r"finetune.calculator.*devise"):
+        Calculated("finetune.calculators.calculator", {"model": "chgnet", "devise": "cpu"}).check()
+
+
+def test_how_a_code_is_started_is_no_part_of_the_method():
+    few, many = (Calculated("ase.calculators.vasp.Vasp", {"command": f"mpirun -np {n} vasp"}) for n in (8, 16))
+    assert few.method_hash() == many.method_hash()
+
+
+def test_the_espresso_config_asks_for_the_k_points_of_the_others():
+    settings = yaml.safe_load((ROOT / "configs/label/espresso.yaml").read_text())["labeller"]["init_args"]["settings"]
+    lithium = bulk("Li", "bcc", a=3.44, cubic=True)
+    assert min(kspacing_to_grid(lithium, settings["kspacing"])) >= max(Grid(15.0).size(lithium))
+
+
 @pytest.mark.parametrize("path", ["nowhere.Calculator", "ase.calculators.lj.Nothing", "plain"])
 def test_a_calculator_that_is_not_there_is_told_before_anything_is_computed(path):
     with pytest.raises(InputError, match=f"calculator .*{path}"):
         Calculated(path).check()
 
 
-def test_a_frame_that_kills_its_worker_is_kept_aside_after_two_deaths(tmp_path, toys):
-    given = [*frames(2), *frames(1, atoms=4)]
+def test_a_frame_that_kills_its_worker_is_kept_aside_and_takes_no_other_with_it(tmp_path, toys):
+    given = [*frames(1, atoms=4), *frames(4)]
     labeller = Calculated("toy_calculators.Failing", {"fault": "die"})
-    for _ in range(2):
+    for _ in range(3):  # among others, and twice alone
         with pytest.raises(InputError, match=r"a worker died.*[Rr]un the same command again"):
-            label(given, labeller, Processes(1), tmp_path)
-    found = label(given, labeller, Processes(1), tmp_path)
-    assert "died 2 times" in found.failed[identity(given[2])][-1]
+            label(given, labeller, Processes(2), tmp_path)
+    found = label(given, labeller, Processes(2), tmp_path)
+    assert list(found.failed) == [identity(given[0])]
+    assert "died 2 times" in found.failed[identity(given[0])][-1]
+    assert len(found.labelled) == 4
+
+
+class Given(Executor):
+    """Answers with what it was given: a value, or an exception."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future = Future()
+        answer = self.answers.pop(0)
+        future.set_exception(answer) if isinstance(answer, BaseException) else future.set_result(fn(*args))
+        return future
+
+
+def test_what_is_finished_is_kept_when_the_executor_breaks(tmp_path):
+    broken = BrokenProcessPool("gone")
+    with pytest.raises(InputError, match="a worker died"):
+        label(frames(6), Calculated("ase.calculators.lj.LennardJones"), Given(1, 1, broken, 1, 1, 1), tmp_path)
+    assert len(list(tmp_path.glob("*.extxyz"))) == 5
+
+
+def test_a_lost_node_costs_its_frame_and_nothing_else(tmp_path):
+    labeller = Calculated("ase.calculators.lj.LennardJones")
+    found = label(frames(3), labeller, Given(1, OSError("manager lost"), 1), tmp_path)
     assert len(found.labelled) == 2
+    assert found.missing == [identity(frames(3)[1])]  # and the next run tries it again
+    assert len(label(frames(3), labeller, Given(1), tmp_path).labelled) == 3
+
+
+def test_programs_that_a_worker_started_end_with_the_command(tmp_path, toys):
+    (toys / "started.py").write_text(
+        "import subprocess\n"
+        "from ase.calculators.lj import LennardJones\n"
+        "class Started(LennardJones):\n"
+        "    def __init__(self, pid, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+        "        self.pid = pid\n"
+        "    def calculate(self, *args, **kwargs):\n"
+        "        child = subprocess.Popen(['sleep', '60'])\n"
+        "        open(self.pid, 'w').write(str(child.pid))\n"
+        "        child.wait()\n"
+    )
+    ase.io.write(tmp_path / "frames.extxyz", frames(1), format="extxyz")
+    init_args = {"calculator": "started.Started", "settings": {"pid": str(tmp_path / "pid")}}
+    labeller = {"class_path": "finetune.labelling.Calculated", "init_args": init_args}
+    (tmp_path / "label.json").write_text(json.dumps({"labeller": labeller}))
+    arguments = ["label", tmp_path / "frames.extxyz", "-c", tmp_path / "label.json"]
+    running = process(*arguments, "--output", tmp_path / "out.extxyz", log=tmp_path / "log")
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert running.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    child = Path("/proc") / (tmp_path / "pid").read_text()
+    assert child.exists()
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 10
+    while child.exists() and "zombie" not in (child / "status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not child.exists() or "zombie" in (child / "status").read_text()
 
 
 def executors() -> dict[str, Executor]:
@@ -336,6 +441,10 @@ def test_collect_computes_nothing_and_writes_what_is_there(tmp_path, toys, capsy
     assert "1 are still to be computed" in said
     assert len(lines(tmp_path / "record")) == 2
     assert len(ase.io.read(tmp_path / "out.extxyz", ":")) == 2
+    other = tmp_path / "other.extxyz"
+    assert command(*arguments[:-1], other, "--known", tmp_path / "out.extxyz") == 0  # one is left to compute
+    assert len(lines(tmp_path / "record")) == 3
+    assert len(ase.io.read(other, ":")) == 3
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,13 @@ from finetune.labelling.core import Folders, Labeller
 from finetune.labelling.executors import Processes
 from finetune.labelling.run import Report, collect_folders, report
 from finetune.labelling.run import label as label_frames
-from finetune.labelling.store import Store, identity, without_labels, write_frames
+from finetune.labelling.store import Store, claim, identity, without_labels, write_frames
+
+INPUTS = "*/frame.extxyz"  # what folders of input hold
 
 
-def run(arguments: list[str]) -> None:
-    """Label with arguments as on the command line; the file comes first."""
+def run(arguments: list[str]) -> int:
+    """Label with arguments as on the command line; the file comes first. Status 1 where frames failed."""
     parser = jsonargparse.ArgumentParser(
         prog="finetune label",
         usage="finetune label FILE [FILE ...] -c CONFIG --output OUT [--OPTION VALUE ...]",
@@ -31,8 +33,11 @@ def run(arguments: list[str]) -> None:
     parser.add_function_arguments(label, as_group=False, skip={"file"})
     words = ["--collect=true" if word == "--collect" else word for word in arguments[1:]]
     words = ["--retry=true" if word == "--retry" else word for word in words]
-    options = parser.instantiate(parser.parse_args(words))
-    label(**{name: value for name, value in options.items() if name != "config"})
+    parsed = parser.parse_args(words)
+    if parsed.collect:
+        parsed.executor = None  # some begin to work when they are made
+    options = parser.instantiate(parsed)
+    return label(**{name: value for name, value in options.items() if name != "config"})
 
 
 def label(
@@ -42,8 +47,8 @@ def label(
     executor: Executor | None = None,
     retry: bool = False,
     collect: bool = False,
-    known: list[str] | None = None,
-) -> None:
+    known: str | list[str] | None = None,
+) -> int:
     """Label the frames of files and write those that have labels to one extended XYZ file.
 
     Labels come into OUTPUT.labels, a file for each frame, so that nothing is lost or computed twice. A labeller that
@@ -69,7 +74,9 @@ def label(
     if isinstance(labeller, Folders):
         inputs = output.with_name(output.name + ".inputs")
         if not collect:
-            return write_inputs(atoms, labeller, inputs)
+            write_inputs(atoms, labeller, inputs)
+            return 0
+        claim(inputs, labeller, INPUTS)
         found = collect_folders(atoms, labeller, inputs, directory)
     elif collect:
         found = report(atoms, Store(directory, labeller))
@@ -79,11 +86,13 @@ def label(
     if found.labelled:
         write_frames(output, found.labelled)
     tell(found, output, directory)
+    return int(bool(found.failed))
 
 
 def write_inputs(frames: Sequence[ase.Atoms], labeller: Folders, inputs: Path) -> None:
     """Write a folder of input for each frame that has none yet, and say how to go on."""
     names = {identity(atoms): without_labels(atoms) for atoms in frames}
+    claim(inputs, labeller, INPUTS)
     new = [name for name in names if not (inputs / name).exists()]
     for name in new:
         labeller.write(names[name], inputs / f"{name}.partial")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import tempfile
 import time
 import traceback
@@ -21,6 +22,8 @@ from finetune.labelling.core import Labeller, Outcome
 from finetune.labelling.kpoints import Grid
 
 LOG_BYTES = 200_000  # of a log, its end is kept
+LOGS = ("log.txt", "*.pwo", "*.out", "*.err", "OUTCAR")  # where codes print
+STARTS = ("command", "profile")  # settings that say how a code is started, which the labels do not depend on
 EXTRAS = {"gpaw": "gpaw", "mace": "", "chgnet": ""}  # extras of this package that bring a code
 
 
@@ -50,8 +53,8 @@ class Calculated(Labeller):
     force: float = 1000.0
 
     def method(self) -> dict[str, Any]:
-        """Calculator, settings and the code's version; neither fallbacks nor where output goes."""
-        settings = {name: value for name, value in self.settings.items() if not _is_place(value)}
+        """Calculator, settings and the code's version; not fallbacks, nor where output goes, nor how it is started."""
+        settings = {n: value for n, value in self.settings.items() if not _is_place(value) and n not in STARTS}
         grid = {"kpoints": asdict(self.kpoints)} if self.kpoints else {}
         return {"calculator": self.calculator, "settings": settings, "code": self.code(), **grid}
 
@@ -66,7 +69,11 @@ class Calculated(Labeller):
 
     def check(self) -> None:
         """Raise `InputError` where the calculator cannot be imported, or k-points are wanted and there is no grid."""
-        _imported(self.calculator)
+        known = _imported(self.calculator)
+        try:
+            inspect.signature(known).bind(**self.settings)
+        except TypeError as error:
+            raise InputError(f"{self.calculator} does not take these settings: {error}") from error
         if "{kpoints}" in self.settings.values() and self.kpoints is None:
             raise InputError("the settings ask for {kpoints} and there is no grid; give kpoints: {length_A: 15}")
 
@@ -76,7 +83,7 @@ class Calculated(Labeller):
         for changes in [{}, *self.fallbacks]:
             with tempfile.TemporaryDirectory(prefix="label-") as folder:
                 labelled, reason = self._attempt(atoms, {**self.settings, **changes}, Path(folder))
-                log += _end_of(Path(folder) / "log.txt")
+                log += _logs(Path(folder))
             reasons += [reason] if reason else []
             if labelled is not None:
                 break
@@ -174,8 +181,7 @@ def _placed(value: Any, folder: Path) -> Any:
     return [_placed(item, folder) for item in value] if isinstance(value, list) else value
 
 
-def _end_of(path: Path) -> str:
-    """The end of a text file; nothing where there is none."""
-    if not path.is_file():
-        return ""
-    return path.read_bytes()[-LOG_BYTES:].decode(errors="replace")
+def _logs(folder: Path) -> str:
+    """The ends of what a code printed."""
+    found = [path for pattern in LOGS for path in sorted(folder.glob(pattern)) if path.is_file()]
+    return "".join(path.read_bytes()[-LOG_BYTES:].decode(errors="replace") for path in found)

@@ -6,17 +6,26 @@ Nothing heavy is imported here, so that a worker can limit its threads before nu
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import shutil
+import signal
+import tempfile
 import threading
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
 
+FOLDER = "finetune-label-"  # and the process that it belongs to
 POLL_S = 1.0  # how often a worker looks whether its parent is still there
 
 
 class Processes(ProcessPoolExecutor):
-    """Processes on this machine, each with its own threads; they end when the command that started them is killed.
+    """Processes on this machine, each with its own threads.
+
+    They and the programs that they have started end when the command that started them is killed. Their temporary files
+    lie in one folder that is removed at the end, or by the next command where this one was killed.
 
     Args:
         workers: number of processes; default: one for each core over `threads`.
@@ -25,25 +34,35 @@ class Processes(ProcessPoolExecutor):
 
     def __init__(self, workers: int | None = None, threads: int = 1) -> None:
         workers = workers or max(1, len(os.sched_getaffinity(0)) // threads)
+        self.folder = Path(tempfile.gettempdir()) / f"{FOLDER}{os.getpid()}"
+        for left in self.folder.parent.glob(f"{FOLDER}*"):
+            if not Path("/proc", left.name.removeprefix(FOLDER)).exists():
+                shutil.rmtree(left, ignore_errors=True)
+        self.folder.mkdir(exist_ok=True)
         context = multiprocessing.get_context("spawn")
-        super().__init__(workers, context, initializer=begin, initargs=(os.getpid(), threads))
+        super().__init__(workers, context, initializer=begin, initargs=(os.getpid(), threads, str(self.folder)))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stop; without `wait`, frames that are being computed are given up at once."""
         processes = list((self._processes or {}).values())
         super().shutdown(wait, cancel_futures=cancel_futures)
-        for process in processes if not wait else []:
+        for process in [] if wait else processes:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(int(process.pid or 0), signal.SIGKILL)  # with the codes that it has started
             process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def begin(parent: int, threads: int) -> None:
-    """Limit the threads of a worker and end it as soon as its parent is no longer there."""
+def begin(parent: int, threads: int, folder: str) -> None:
+    """Limit the threads of a worker, and end it and its children as soon as its parent is no longer there."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
+    os.environ["TMPDIR"] = folder
+    os.setpgid(0, 0)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(POLL_S)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 

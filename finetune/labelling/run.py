@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from finetune.errors import InputError
 from finetune.labelling.core import Folders, Labeller, Outcome
-from finetune.labelling.store import Store, identity, without_labels
+from finetune.labelling.store import Store, identity, of_label, without_labels
 
 POLL_S = 1.0  # how often it is noted which frames are being computed
 
@@ -64,23 +64,33 @@ def label(
                 if (name := identity(atoms)) in wanted and atoms.info.get("label_method") == labeller.method_hash():
                     store.take(name, atoms)
             todo = [name for name in wanted if not store.done(name) and (retry or not store.reasons(name))]
+            alone = [name for name in todo if store.suspect(name)]
+            together = [name for name in todo if name not in alone]
             for name in todo if retry else ():
                 store.forget(name)
-            todo.sort(key=store.deaths)  # what killed a worker once comes last
-            _compute(todo, wanted, labeller, executor, store)
+            with tqdm(total=len(wanted), desc="label", unit="frame", disable=None) as bar:
+                bar.update(len(wanted) - len(todo))
+                for names in [together, *([name] for name in alone)]:
+                    _compute(names, wanted, labeller, executor, store, bar)
     finally:
         executor.shutdown(wait=False)
     return report(frames, store)
 
 
-def _compute(todo: list[str], wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store) -> None:
+def _compute(
+    names: list[str], wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store, bar: tqdm
+) -> None:
     """Submit frames and write what comes; frames that were not begun are withdrawn when it is stopped."""
     pending: dict[Future[Outcome], str] = {}
-    done = len(wanted) - len(todo)
     try:
-        with tqdm(total=len(wanted), initial=done, desc="label", unit="frame", disable=None) as bar:
-            pending |= {executor.submit(labeller.label, wanted[name]): name for name in todo}
-            _collect(pending, wanted, store, bar)
+        for name in names:
+            pending[executor.submit(labeller.label, wanted[name])] = name
+        _collect(pending, wanted, store, bar)
+    except BrokenExecutor as error:
+        raise InputError(
+            f"a worker died ({error}); what was finished is in {store.directory}. Run the same command again "
+            "to go on, with fewer workers if memory is short"
+        ) from error
     finally:
         for future in pending:
             with contextlib.suppress(NotImplementedError):  # Parsl cannot
@@ -91,26 +101,27 @@ def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], stor
     """Write outcomes as they come.
 
     Raises:
-        InputError: workers died; the frames that they were at are noted.
+        BrokenExecutor: the executor cannot go on; the frames that it was at are noted.
     """
-    waiting, running, failed = set(pending), set[str](), 0
+    waiting, running = set(pending), set[str]()
     while waiting:
         finished, waiting = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
+        broken: BaseException | None = None
         for future in finished:
-            try:
-                outcome = future.result()
-            except BrokenExecutor as error:
-                for name in running or {pending[future]}:
-                    store.died(name, wanted[name])
-                raise InputError(
-                    f"a worker died ({error}); what was finished is in {store.directory}. Run the same command again "
-                    "to go on, with fewer workers if memory is short"
-                ) from error
-            store.put(pending[future], wanted[pending[future]], outcome)
-            running.discard(pending[future])
-            failed += outcome.atoms is None
-            bar.set_postfix({"failed": failed} if failed else {})
+            name, error = pending[future], future.exception()
+            if error is None:
+                store.put(name, wanted[name], future.result())
+                running.discard(name)
+            elif isinstance(error, BrokenExecutor):
+                broken = error
+            else:  # a node that was lost, by whatever name the executor calls it
+                store.died(name, wanted[name], alone=True)
             bar.update()
+        if broken is not None:
+            guilty = running or {pending[future] for future in finished if future.exception() is broken}
+            for name in guilty:
+                store.died(name, wanted[name], alone=len(pending) == 1)
+            raise broken
         running = {pending[future] for future in waiting if future.running()}
 
 
@@ -131,9 +142,17 @@ def report(frames: Sequence[Atoms], store: Store) -> Report:
     names = [identity(atoms) for atoms in frames]
     unique = dict.fromkeys(names)
     reasons = {name: store.reasons(name) for name in unique if not store.done(name)}
+    given = dict(zip(names, frames, strict=True))
     return Report(
-        labelled=[store.read(name) for name in unique if store.done(name)],
+        labelled=[_with_origin(store.read(name), given[name]) for name in unique if store.done(name)],
         failed={name: why for name, why in reasons.items() if why},
         missing=[name for name, why in reasons.items() if not why],
         repeated=len(names) - len(unique),
     )
+
+
+def _with_origin(labelled: Atoms, given: Atoms) -> Atoms:
+    """A labelled frame whose family, group and story are those of the input, which may have changed."""
+    labels = {key: value for key, value in labelled.info.items() if of_label(key)}
+    labelled.info = {key: value for key, value in given.info.items() if not of_label(key)} | labels
+    return labelled

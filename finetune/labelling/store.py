@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ase.io
@@ -25,7 +27,8 @@ from finetune.data.frames import Frame
 from finetune.errors import InputError
 from finetune.labelling.core import Method, Outcome
 
-DEATHS = 2  # times that a worker may die over a frame before it is kept aside
+DEATHS = 2  # times that a worker may die over a frame, computed alone, before it is kept aside
+NEW: Mapping[str, Any] = MappingProxyType({"reasons": [], "deaths": 0, "suspect": False})
 
 
 class Store:
@@ -43,15 +46,7 @@ class Store:
         self.directory = directory
         for folder in (directory, directory / "failed", directory / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
-        method = json.dumps(labeller.method(), indent=1, sort_keys=True) + "\n"
-        record = directory / "method.json"
-        if not record.exists():
-            write_text(record, method)
-        elif record.read_text() != method:
-            raise InputError(
-                f"{directory} holds labels of another method ({_difference(record.read_text(), method)}); "
-                "frames of two methods do not mix: choose another --output"
-            )
+        claim(directory, labeller, "*.extxyz")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -63,7 +58,7 @@ class Store:
         with (self.directory / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it when the process ends
-            except OSError as error:
+            except BlockingIOError as error:
                 raise InputError(
                     f"another run is labelling into {self.directory}; wait for it, or choose another --output"
                 ) from error
@@ -96,21 +91,21 @@ class Store:
             write_frames(self.directory / f"{name}.extxyz", [outcome.atoms])
             self.forget(name)
         else:
-            self._aside(name, atoms, {"reasons": outcome.reasons, "wall_s": round(outcome.wall_s, 1), "deaths": 0})
+            self._aside(name, atoms, {**NEW, "reasons": outcome.reasons, "wall_s": round(outcome.wall_s, 1)})
 
     def take(self, name: str, atoms: Atoms) -> None:
         """Take over labels that a frame already has."""
         if not self.done(name):
             write_frames(self.directory / f"{name}.extxyz", [atoms])
 
-    def died(self, name: str, atoms: Atoms) -> None:
-        """Note that a worker died over a frame, or over one that was computed at the same time."""
+    def died(self, name: str, atoms: Atoms, alone: bool) -> None:
+        """Note that a worker died over a frame; where others were computed at the same time it is only a suspect."""
         record = self._record(name)
-        self._aside(name, atoms, {**record, "deaths": record["deaths"] + 1})
+        self._aside(name, atoms, {**record, "suspect": True, "deaths": record["deaths"] + alone})
 
-    def deaths(self, name: str) -> int:
-        """How often a worker died over a frame."""
-        return int(self._record(name)["deaths"])
+    def suspect(self, name: str) -> bool:
+        """Whether a worker died while this frame was computed, so that it is computed alone from then on."""
+        return bool(self._record(name)["suspect"])
 
     def forget(self, name: str) -> None:
         """Forget that a frame failed."""
@@ -124,13 +119,42 @@ class Store:
 
     def _record(self, name: str) -> dict[str, Any]:
         path = self.directory / "failed" / f"{name}.json"
-        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"reasons": [], "deaths": 0}
-        return record
+        return {**NEW, **(json.loads(path.read_text()) if path.exists() else {})}
+
+
+def claim(directory: Path, method: Method, holds: str) -> None:
+    """Write the method of a directory, or make sure that it is this one.
+
+    Args:
+        directory: of labels, or of folders of input.
+        method: of what comes into it.
+        holds: pattern of what is in it; where there is none, it has no method yet.
+
+    Raises:
+        InputError: the directory is of another method.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    record, text = directory / "method.json", json.dumps(method.method(), indent=1, sort_keys=True) + "\n"
+    if not record.exists() or not any(directory.glob(holds)):
+        write_text(record, text)
+    elif record.read_text() != text:
+        raise InputError(
+            f"{directory} is of another method ({_difference(record.read_text(), text)}); "
+            "frames of two methods do not mix: choose another --output"
+        )
 
 
 def identity(atoms: Atoms) -> str:
-    """The first 16 digits of the SHA-256 of elements, positions (to 1e-5 Å), cell and periodicity."""
-    return Frame(atoms, {}, "", 0, "", "").structure_hash[:16]
+    """The first 16 digits of the SHA-256 of elements, positions (to 1e-5 Å), cell, periodicity and initial moments.
+
+    Positions are rounded to the 8 decimals of extended XYZ first, so that writing and reading changes nothing.
+    """
+    written = Atoms(atoms.numbers, atoms.positions.round(8), cell=atoms.cell.array.round(8), pbc=atoms.pbc)
+    structure = Frame(written, {}, "", 0, "", "").structure_hash
+    moments = atoms.get_initial_magnetic_moments().round(5) + 0.0
+    if moments.any():
+        structure = hashlib.sha256(structure.encode() + moments.astype("<f8").tobytes()).hexdigest()
+    return structure[:16]
 
 
 def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
@@ -150,10 +174,15 @@ def write_text(path: Path, text: str) -> None:
 def without_labels(atoms: Atoms) -> Atoms:
     """The structure with what is known of its making; labels of any kind are left out."""
     bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    bare.info = {key: value for key, value in atoms.info.items() if not key.startswith(("REF_", "label_", "wall_s"))}
+    bare.info = {key: value for key, value in atoms.info.items() if not of_label(key)}
     if "initial_magmoms" in atoms.arrays and np.any(atoms.arrays["initial_magmoms"]):
         bare.set_initial_magnetic_moments(atoms.arrays["initial_magmoms"])
     return bare
+
+
+def of_label(key: str) -> bool:
+    """Whether an entry of `info` belongs to the labels, not to the structure."""
+    return key.startswith(("REF_", "label_")) or key == "wall_s"
 
 
 def _difference(old: str, new: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ class VaspFolders(Folders):
 
     def method(self) -> dict[str, Any]:
         """The input set and what was changed in it."""
-        return {"vasp": self.inputs, "settings": self.settings, "code": f"pymatgen {version('pymatgen')}"}
+        return {"vasp": self.inputs, "settings": self.settings}
 
     def check(self) -> None:
         """Raise `InputError` where the settings are none of the set's."""
@@ -47,6 +46,8 @@ class VaspFolders(Folders):
 
     def write(self, atoms: Atoms, folder: Path) -> None:
         """INCAR, KPOINTS (where the set has one), POSCAR with its atoms sorted by element, and POTCAR.spec."""
+        if not atoms.pbc.all() or atoms.cell.rank < 3:
+            raise InputError(f"{atoms.symbols} is not periodic, which VASP wants; put it into a box with vacuum")
         folder.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pymatgen warns of every potential that is not at hand
