@@ -216,3 +216,23 @@ def named(found: Examination, check: str) -> list[Finding]:
 
 def verdicts(found: Examination, check: str) -> Sequence[str]:
     return [finding.verdict for finding in named(found, check)]
+
+
+def test_pair_curves_are_no_fault_because_two_atoms_have_no_direction_of_their_own(tmp_path):
+    def morse(r: float) -> tuple[float, float]:
+        x = np.exp(-1.2 * (r - 2.4))
+        return 1.5 * (x * x - 2 * x), 1.5 * 1.2 * 2 * (x * x - x)
+
+    pairs = []
+    for symbols in ("LiS", "P2", "Li2"):
+        for r in np.linspace(1.8, 6.0, 14):
+            energy, force = morse(r)
+            pair = Atoms(symbols, [[0, 0, 0], [r, 0, 0]], cell=[14, 14, 14], pbc=True)
+            pair.info.update(REF_energy=energy, family="dimer", group=f"dimer:{symbols}")
+            pair.arrays["REF_forces"] = np.array([[-force, 0, 0], [force, 0, 0]])
+            pairs.append(pair)
+    ase.io.write(tmp_path / "pairs.extxyz", pairs, format="extxyz")
+    command("doctor", tmp_path / "pairs.extxyz", "--output", tmp_path)
+    found = json.loads((tmp_path / "doctor.json").read_text())["findings"]
+    assert found
+    assert not [finding for finding in found if finding["verdict"] == "fault" and "forces" in finding["check"]], found

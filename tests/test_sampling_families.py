@@ -19,11 +19,14 @@ from ase.units import GPa
 from finetune.cli.sample import sample
 from finetune.errors import InputError
 from finetune.sampling import (
+    Coherent,
     Context,
+    Crystals,
     Densified,
     Dimers,
     Dynamics,
     EquationOfState,
+    Face,
     Farthest,
     Files,
     Interstitials,
@@ -294,3 +297,25 @@ def test_shipped_configs_are_read_into_typed_samplers(path: Path) -> None:
     for sampler in (sampler for recipe in recipes for sampler in recipe.samplers):
         assert hash(sampler)  # tuples, not lists or dicts: what is read has the types that are declared
         assert isinstance(getattr(sampler, "folder", None), Path | None)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "words"),
+    [
+        (lambda: Crystals(ROOT / "data/structures", formulas=("Lix",)), "no chemical formula"),
+        (lambda: MixingLine(phases=("Li7p",), folder=ROOT / "data/structures"), "no chemical formula"),
+        (lambda: Coherent(ROOT / "data/structures", Face("Zz"), Face("Li")), "no chemical formula"),
+        (lambda: Face("Li", miller=((0, 0, 0),)), "Miller indices"),
+        (lambda: Packed((("Li",),), atoms=(9, 4)), "smallest and the largest"),
+        (lambda: Dimers(elements=("Li", "Qq")), "unknown element"),
+    ],
+)
+def test_mistakes_in_the_settings_of_samplers_are_told(sampler, words):
+    with pytest.raises(InputError, match=words):
+        list(islice(sampler().frames((), Context(np.random.default_rng(0))), 60))
+
+
+def test_a_file_that_is_no_structure_is_told(tmp_path):
+    (tmp_path / "empty.cif").write_text("")
+    with pytest.raises(InputError, match=r"empty\.cif"):
+        next(Files(tmp_path, ("empty.cif",)).frames((), Context(np.random.default_rng(0))))

@@ -91,9 +91,9 @@ def phases(
     diagram = hull(known, elements)
     prediction = predict(diagram, (reactants[0], reactants[1]), open, potential)
     tell(prediction, f"{source}, {len(diagram.all_entries)} entries")
-    write_products(prediction, known, structures, output / "products")
     content = prediction.json() | {"source": source, "stable": phase_plots.stable_formulas(diagram)}
     write_text(output / "phases.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_products(prediction, known, structures, output / "products")
     if phase_plots.draw_hull(diagram, prediction, output / "hull.png"):
         print(f"hull.png, reaction.png and phases.json are in {output}")
     else:
@@ -107,7 +107,8 @@ def computed(
     """Entries relaxed by a calculator, kept in OUTPUT/relaxed; the crystals that were left out are told."""
     name = calculator if isinstance(calculator, str) else type(calculator).__name__
     cache = output / "relaxed"
-    claim(cache, f"calculator={name} {relaxation}\n")
+    settings = "" if isinstance(calculator, str) else f" {calculator.parameters}"
+    claim(cache, f"calculator={name}{settings} {relaxation}\n")
     crystals = crystals_of(structures, elements, relaxation.max_atoms)
     known, failed = relaxed_entries(crystals, build(calculator), relaxation, cache, name)
     for crystal, reason in failed.items():
@@ -149,8 +150,13 @@ def tell(prediction: Prediction, source: str) -> None:
 
 def write_products(prediction: Prediction, known: Sequence[ComputedEntry], structures: Path, directory: Path) -> None:
     """Write the crystals of the products, and tell which have none."""
-    found, missing = crystals_of_products(prediction.products, known, structures, 1, 10_000)
+    try:
+        found, missing = crystals_of_products(prediction.products, known, structures, 1, 10_000)
+    except InputError:  # no crystal at all below the folder
+        found, missing = {}, list(prediction.products)
     directory.mkdir(exist_ok=True)
+    for old in directory.glob("*.extxyz"):
+        old.unlink()
     for formula, atoms in found.items():
         write_frames(directory / f"{formula}.extxyz", [atoms])
     if missing:

@@ -30,6 +30,7 @@ USUAL = 1.3  # q of correct labels, geometric mean
 MIN_ENERGY = 5e-3  # eV/atom rms beyond composition; less is within the error of a foundation model, as are
 MIN_FORCE = 0.1  # eV/Å rms
 MIN_STRESS = 1e-3  # eV/Å³ rms
+SMALLEST = 4  # atoms; the forces on fewer have hardly a direction of their own: those on a pair agree or oppose
 MIN_FRAMES = 3  # fewer frames prove nothing
 SPARE = 6  # frames beyond the number of independent compositions that an energy test needs
 SHOWN = 5  # single frames that are told one by one
@@ -188,7 +189,8 @@ def _force_likeness(evaluation: Evaluation, part: np.ndarray) -> _Likeness:
     ends = np.cumsum([len(frame.atoms) for frame in evaluation.frames])[:-1]
     label = np.split(evaluation.labels.forces.numpy(), ends)
     predicted = np.split(evaluation.predicted.forces.numpy(), ends)
-    known = np.array([i for i in part if np.isfinite(label[i]).all() and np.isfinite(predicted[i]).all()], dtype=int)
+    tells = [i for i in part if len(label[i]) >= SMALLEST]
+    known = np.array([i for i in tells if np.isfinite(label[i]).all() and np.isfinite(predicted[i]).all()], dtype=int)
     return _likeness([(label[i], predicted[i]) for i in known], known, MIN_FORCE)
 
 

@@ -21,7 +21,7 @@ from ase.units import Hartree, Rydberg, kcal, kJ, mol
 
 from finetune.data.frames import Frame
 from finetune.doctor.findings import Finding
-from finetune.doctor.labels import FORCES, STRESSES
+from finetune.doctor.labels import FORCES, SMALLEST, STRESSES
 
 NEAR = 0.5  # Å, largest displacement of an atom over which the trapezoidal rule is trusted
 FAR = 1.0  # Å, the same for the sign of the curvature
@@ -133,7 +133,7 @@ def _step(a: Frame, b: Frame) -> Step | None:
 
 def _sign(moves: Sequence[Step]) -> list[Finding]:
     """Forces grow against displacements where energies are convex: their sign, and whether they are of these frames."""
-    cosines = np.array([s.cosine for s in moves if math.isfinite(s.cosine)])
+    cosines = np.array([s.cosine for s in moves if math.isfinite(s.cosine) and s.atoms >= SMALLEST])
     if len(cosines) < MIN_PAIRS:
         words = f"atoms move by up to {FAR} Å, and forces change, in {len(cosines)} pairs; it takes {MIN_PAIRS}"
         return [Finding("forces along trajectories", "skipped", words)]

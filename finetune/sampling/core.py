@@ -11,10 +11,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import covalent_radii
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.neighborlist import neighbor_list
 
-from finetune.errors import InputError
+from finetune.errors import InputError, unknown
 
 LONGEST_BAD_RUN = 500  # frames rejected one after the other before a recipe gives up
 
@@ -193,3 +193,37 @@ def child(atoms: Atoms, made_by: str) -> Atoms:
     copy = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(atoms.info))
     copy.info["made_by"] = " > ".join(filter(None, [atoms.info.get("made_by"), made_by]))
     return copy
+
+
+def atoms_of(formula: str) -> Atoms:
+    """The atoms of a chemical formula, without places.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return Atoms(formula)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{formula!r} is no chemical formula; write it like Li7P3S11") from error
+
+
+def number_of(symbol: str) -> int:
+    """The atomic number of an element.
+
+    Raises:
+        InputError: there is no such element.
+    """
+    if symbol not in atomic_numbers:
+        raise unknown("element", symbol, chemical_symbols[1:])
+    return int(atomic_numbers[symbol])
+
+
+def drawn(rng: np.random.Generator, name: str, between: tuple[int, int]) -> int:
+    """A whole number between two, both included.
+
+    Raises:
+        InputError: the first is larger than the second.
+    """
+    if between[0] > between[1]:
+        raise InputError(f"{name} {list(between)} are the smallest and the largest; give them in this order")
+    return int(rng.integers(between[0], between[1] + 1))

@@ -12,11 +12,11 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.build import niggli_reduce
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, child
+from finetune.sampling.core import Context, Sampler, atoms_of, child, number_of
 
 ALIKE = (("Li", "Na", "Mg"), ("P", "Si", "Ge"), ("S", "O", "Se", "Cl"))
 
@@ -94,7 +94,7 @@ class Crystals(Sampler):
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Copies of the crystals; the group is the reduced formula."""
         found = primitive_cells(self.folder, self.min_atoms, self.max_atoms)
-        formulas = [composition(Atoms(formula)) for formula in self.formulas] or sorted(found)
+        formulas = [composition(atoms_of(formula)) for formula in self.formulas] or sorted(found)
         missing = sorted(set(formulas) - set(found))
         if missing:
             known = ", ".join(sorted(found))
@@ -118,7 +118,7 @@ class Substituted(Sampler):
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One substituted frame per parent, perhaps unchanged; its reduced formula becomes the group."""
-        kinds = {atomic_numbers[s]: [atomic_numbers[other] for other in kind] for kind in self.alike for s in kind}
+        kinds = {number_of(s): [number_of(other) for other in kind] for kind in self.alike for s in kind}
         for parent in parents:
             atoms = child(parent, "Substituted")
             if context.rng.random() < self.mixed:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atom, Atoms
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import covalent_radii
 from ase.geometry import get_distances
 from scipy.spatial import Voronoi
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, child
+from finetune.sampling.core import Context, Sampler, child, drawn, number_of
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Vacancies(Sampler):
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One frame per parent; at least one atom stays, and a frame without the elements is a copy."""
         for parent in parents:
-            wanted = {atomic_numbers[symbol] for symbol in self.elements} or set(parent.numbers.tolist())
+            wanted = {number_of(symbol) for symbol in self.elements} or set(parent.numbers.tolist())
             sites = np.flatnonzero(np.isin(parent.numbers, list(wanted)))
-            number = min(int(context.rng.integers(self.number[0], self.number[1] + 1)), len(sites), len(parent) - 1)
+            number = min(drawn(context.rng, "number", self.number), len(sites), len(parent) - 1)
             missing = context.rng.choice(sites, max(number, 0), replace=False)
             names = " ".join(parent.symbols[k] for k in missing)
             atoms = child(parent, f"Vacancies({names})")
@@ -59,7 +59,7 @@ class Interstitials(Sampler):
         rng = context.rng
         for parent in parents:
             known = self.elements or sorted(set(parent.get_chemical_symbols()))
-            added = [str(rng.choice(known)) for _ in range(rng.integers(self.number[0], self.number[1] + 1))]
+            added = [str(rng.choice(known)) for _ in range(drawn(rng, "number", self.number))]
             atoms = child(parent, f"Interstitials({' '.join(added)})")
             for symbol in added:
                 places = voids(atoms, symbol)[: self.voids]
@@ -79,7 +79,7 @@ def voids(atoms: Atoms, symbol: str, apart_A: float = 0.5) -> np.ndarray:
     inside = ((fractions > -1e-6) & (fractions < 1 - 1e-6)).all(axis=1)
     corners = corners[inside]
     distances = get_distances(corners, atoms.positions, cell=atoms.cell, pbc=True)[1]
-    room = (distances / (covalent_radii[atoms.numbers] + covalent_radii[atomic_numbers[symbol]])).min(axis=1)
+    room = (distances / (covalent_radii[atoms.numbers] + covalent_radii[number_of(symbol)])).min(axis=1)
     corners = corners[np.argsort(-room.round(6), kind="stable")]
     between = get_distances(corners, corners, cell=atoms.cell, pbc=True)[1]
     kept: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import warnings
@@ -20,10 +21,13 @@ from pymatgen.core import Composition
 from pymatgen.entries.computed_entries import ComputedEntry
 from tqdm import tqdm
 
+from finetune.data.frames import Frame
 from finetune.errors import InputError
 from finetune.sampling.core import Limits, frozen
 from finetune.sampling.crystals import primitive_cells
 
+SWELLS = 1.5  # a crystal whose volume grows by more has fallen apart
+BOUND = Limits(sparsest_A3=math.inf, isolated_A=None)  # heavy alkali metals are sparse and their atoms far apart
 KEY = "MP_API_KEY"
 
 
@@ -55,7 +59,8 @@ class Relaxation:
         if not converged:
             raise InputError(f"not below {self.fmax:g} eV/Å after {self.steps} steps; raise one of them")
         relaxed = frozen(atoms, calculator)
-        if reason := Limits().reason(relaxed):
+        swelled = relaxed.get_volume() > SWELLS * crystal.get_volume()
+        if reason := "it fell apart" if swelled else BOUND.reason(relaxed):
             raise InputError(f"relaxed to an absurd structure: {reason}")
         return relaxed
 
@@ -149,7 +154,8 @@ def relaxed(
 ) -> Iterator[tuple[Atoms, str | None]]:
     """Every crystal relaxed, from the cache where it is there; or as it was, with the reason why not."""
     for crystal in crystals:
-        done, refused = (cache / f"{crystal.info['made_by']}{ending}" for ending in (".extxyz", ".failed"))
+        name = f"{crystal.info['made_by']}-{Frame(crystal, {}, '', 0, '', '').structure_hash[:8]}"
+        done, refused = (cache / f"{name}{ending}" for ending in (".extxyz", ".failed"))
         if not done.exists() and not refused.exists():
             partial = done.with_name(done.name + ".partial")
             try:

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler
+from finetune.sampling.core import Context, Sampler, drawn
 from finetune.sampling.crystals import composition
 from finetune.sampling.slabs import Face, crystals_of, slab, structure, touching
 
@@ -97,8 +97,8 @@ class Coherent(Sampler):
             if not found.zsl_matches:
                 continue
             shifts = self.terminations(found, rng)
-            below = slab(paths[0], millers[0], shifts[0], self.lower, int(rng.integers(*self.lower.between())))
-            above = slab(paths[1], millers[1], shifts[1], self.upper, int(rng.integers(*self.upper.between())))
+            below = slab(paths[0], millers[0], shifts[0], self.lower, drawn(rng, "layers", self.lower.layers))
+            above = slab(paths[1], millers[1], shifts[1], self.upper, drawn(rng, "layers", self.upper.layers))
             matches = self.fitting(found, below, above)
             if not matches:
                 continue

@@ -10,10 +10,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import covalent_radii
 
+from finetune.data.reading import UNREADABLE
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler
+from finetune.sampling.core import Context, Sampler, number_of
 from finetune.sampling.crystals import composition, primitive, repeated
 
 
@@ -39,7 +40,11 @@ class Files(Sampler):
             path = self.folder / name
             if not path.is_file():
                 raise InputError(f"there is no file {path}; check `files` and `folder`")
-            atoms = repeated(primitive(next(ase.io.iread(path))), self.min_atoms)
+            try:
+                crystal: Atoms = ase.io.read(path)  # type: ignore[assignment]
+            except UNREADABLE as error:
+                raise InputError(f"cannot read {path} ({error or type(error).__name__}); is it damaged?") from error
+            atoms = repeated(primitive(crystal), self.min_atoms)
             atoms.info = {"group": composition(atoms), "made_by": path.stem}
             yield atoms
 
@@ -71,7 +76,7 @@ class Dimers(Sampler):
         if self.periodic and self.box_A < 2 * self.farthest_A:
             raise InputError(f"images of a pair meet: raise `box_A` from {self.box_A:g} to {2 * self.farthest_A:g} Å")
         for pair in combinations_with_replacement(self.elements, 2):
-            shortest = self.closest * sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
+            shortest = self.closest * sum(covalent_radii[number_of(symbol)] for symbol in pair)
             for distance in np.geomspace(shortest, self.farthest_A, self.points):
                 centre = np.full(3, self.box_A / 2)
                 half = np.array([distance / 2, 0.0, 0.0])

@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.data import atomic_masses, covalent_radii
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler
+from finetune.sampling.core import Context, Sampler, atoms_of, drawn
 from finetune.sampling.crystals import composition, primitive_cells
 
 
@@ -36,9 +36,9 @@ class Packed(Sampler):
         rng = context.rng
         while True:
             mixture = self.mixtures[rng.integers(len(self.mixtures))]
-            number = int(rng.integers(self.atoms[0], self.atoms[1] + 1))
+            number = drawn(rng, "atoms", self.atoms)
             share = rng.dirichlet(np.ones(len(mixture)))
-            units_of = [Atoms(formula).numbers for formula in mixture]
+            units_of = [atoms_of(formula).numbers for formula in mixture]
             weights = np.concatenate([np.full(len(n), x / len(n)) for n, x in zip(units_of, share, strict=True)])
             numbers = rng.choice(np.concatenate(units_of), size=number, p=weights / weights.sum())
             atoms = self.pack(numbers, rng)
@@ -85,7 +85,7 @@ class MixingLine(Sampler):
         while True:
             phase = str(rng.choice(self.phases))
             amount = int(rng.choice(self.amounts))
-            numbers = np.concatenate([Atoms(phase).numbers, *[Atoms(self.added).numbers] * amount])
+            numbers = np.concatenate([atoms_of(phase).numbers, *[atoms_of(self.added).numbers] * amount])
             atoms = self.pack(rng.permutation(numbers), self.volume(phase, amount, numbers, rng), rng)
             name = f"packed-{atoms.get_chemical_formula()}-{rng.integers(2**32):08x}"
             density = numbers_mass(numbers) / atoms.get_volume()
@@ -125,11 +125,11 @@ def crystal_volume(folder: Path, formula: str) -> float:
         InputError: no crystal of that composition.
     """
     found = primitive_cells(folder, 1, 400)
-    crystals = found.get(composition(Atoms(formula)))
+    crystals = found.get(composition(atoms_of(formula)))
     if crystals is None:
         known = ", ".join(sorted(found))
         raise InputError(f"no crystal of {formula} below {folder}: give `density_g_cm3`, or take one of: {known}")
-    return float(np.median([atoms.get_volume() / len(atoms) for atoms in crystals])) * len(Atoms(formula))
+    return float(np.median([atoms.get_volume() / len(atoms) for atoms in crystals])) * len(atoms_of(formula))
 
 
 def random_shape(rng: np.random.Generator) -> np.ndarray:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
 from finetune.errors import InputError
+from finetune.sampling.core import atoms_of, number_of
 
 BOND = 1.25  # a bond is shorter than this many sums of covalent radii
 INTERLOCKED = 2.0  # Å that the outermost atoms of two faces may reach behind each other
@@ -39,9 +40,9 @@ class Face:
     conventional: bool = True
     whole: tuple[tuple[str, str], ...] = (("P", "S"), ("P", "P"), ("S", "S"))
 
-    def between(self) -> tuple[int, int]:
-        """The range of layers as numpy takes it."""
-        return self.layers[0], self.layers[1] + 1
+    def __post_init__(self) -> None:
+        if not self.miller or any(not any(indices) for indices in self.miller):
+            raise InputError(f"{self.crystal}: Miller indices {list(self.miller)}; give some that are not all 0")
 
     def cut(self, shifts: list[float], rng: np.random.Generator) -> float:
         """The termination asked for, or a random one."""
@@ -66,7 +67,7 @@ def crystals_of(folder: Path, crystal: str) -> list[str]:
             if path.is_file():
                 return [str(path)]
         raise InputError(f"there is no file {folder / crystal}; check `crystal` and `folder`")
-    wanted = Atoms(crystal).symbols.formula.reduce()[0].format("hill")
+    wanted = atoms_of(crystal).symbols.formula.reduce()[0].format("hill")
     known = ordered(folder)
     if wanted not in known:
         raise InputError(f"no ordered crystal of {crystal} below {folder}; take one of: {', '.join(sorted(known))}")
@@ -157,7 +158,7 @@ def mended(atoms: Atoms, whole: tuple[tuple[str, str], ...]) -> Atoms:
 
 def bonds(atoms: Atoms, kinds: tuple[tuple[str, str], ...]) -> dict[int, list[tuple[int, np.ndarray]]]:
     """Bonded partners of the atoms, with the periodic image that each is in, for some pairs of elements."""
-    pairs = {frozenset((atomic_numbers[a], atomic_numbers[b])) for a, b in kinds}
+    pairs = {frozenset((number_of(a), number_of(b))) for a, b in kinds}
     partners: dict[int, list[tuple[int, np.ndarray]]] = {}
     for i, j, shift in zip(*neighbor_list("ijS", atoms, BOND * covalent_radii[atoms.numbers]), strict=True):
         if frozenset((atoms.numbers[i], atoms.numbers[j])) in pairs:
