@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -59,22 +60,37 @@ def test_changed_settings_arrive_in_the_input_and_change_the_method(tmp_path):
 
 
 def test_results_come_back_in_the_order_of_the_frame(tmp_path):
-    atoms, order = shuffled()
+    # carbon nitride, as VASP prints it: sorted by element, C first; the frame has N first
+    text = OUTPUT.read_text().replace("<rc><c>C </c><c>   1</c></rc>", "<rc><c>N </c><c>   2</c></rc>")
+    text = text.replace("<rc><c>N </c><c>   2</c></rc>", "<rc><c>C </c><c>   1</c></rc>", 1)
+    text = re.sub(r'(<varray name="forces" >\s*<v>)[^<]*', r"\1 0.5 0.25 0.125 ", text)
+    printed = tmp_path / "printed.xml"
+    printed.write_text(text)
+    expected = ase.io.read(printed, index=-1, format="vasp-xml")
+    assert expected.get_chemical_symbols() == ["C", "N"]
+    frame = Atoms(expected.numbers, expected.positions, cell=expected.cell, pbc=True)[[1, 0]]
     labeller = VaspFolders("MPStaticSet")
-    labeller.write(atoms, tmp_path)
-    assert labeller.collect(atoms, tmp_path) is None  # not run yet
-    # VASP would have had the sorted atoms; this run's are of one element, in the order of the original
-    sorted_back = np.argsort(atoms.numbers, kind="stable")
-    expected = ase.io.read(OUTPUT, index=-1)
-    shutil.copy(OUTPUT, tmp_path / "vasprun.xml")
-    unshuffled = atoms[np.argsort(order)]
-    outcome = labeller.collect(unshuffled, tmp_path)
+    labeller.write(frame, tmp_path)
+    assert labeller.collect(frame, tmp_path) is None  # not run yet
+    printed.rename(tmp_path / "vasprun.xml")
+    outcome = labeller.collect(frame, tmp_path)
     assert outcome.atoms is not None, outcome.reasons
-    np.testing.assert_allclose(outcome.atoms.arrays["REF_forces"], expected.get_forces())
+    assert outcome.atoms.get_chemical_symbols() == ["N", "C"]
+    np.testing.assert_allclose(outcome.atoms.arrays["REF_forces"], expected.get_forces()[[1, 0]])
+    np.testing.assert_allclose(outcome.atoms.arrays["REF_forces"][1], [0.5, 0.25, 0.125])
     assert outcome.atoms.info["REF_energy"] == expected.get_potential_energy(force_consistent=True)
     np.testing.assert_allclose(outcome.atoms.info["REF_stress"], expected.get_stress())
     assert outcome.atoms.info["label_code"].startswith("vasp ")
-    assert len(sorted_back) == len(atoms)
+
+
+def test_folders_of_another_method_are_not_mixed(tmp_path, capsys):
+    ase.io.write(tmp_path / "frames.extxyz", shuffled()[0], format="extxyz")
+    arguments = ["label", tmp_path / "frames.extxyz", "--output", tmp_path / "out.extxyz", "-c"]
+    assert command(*arguments, config(tmp_path, inputs="MPStaticSet")) == 0
+    changed = config(tmp_path, inputs="MPStaticSet", settings={"user_incar_settings": {"ENCUT": 300}})
+    for more in ((), ("--collect",)):
+        assert command(*arguments, changed, *more) == 1
+        assert "of another method" in capsys.readouterr().err
 
 
 def test_output_of_another_structure_is_refused(tmp_path):
