@@ -3,6 +3,10 @@
 Run from the top of the repository, about 15 minutes on two cores:
 
     python notebooks/cross_validation.py
+    python notebooks/cross_validation.py plain --model.optimizer.init_args.lr 2e-3 --model.loss.forces 1 \\
+        --trainer.max_epochs 20 --trainer.callbacks null
+
+The second is a plain training loop for comparison: a name, and options that every fit gets in addition.
 
 The test part of one split is 12 frames; this uses all 64. The last weights are judged, not the best, because the
 frames that are held out also stand in as validation frames. What is there already is not fitted again.
@@ -24,7 +28,8 @@ from finetune.metrics import errors
 from finetune.properties import Properties, concatenate
 
 FOLDS = 5
-RUNS = Path("runs/cross-validation")
+NAME, OPTIONS = (sys.argv[1:2] or ["configs"])[0], sys.argv[2:]
+RUNS = Path("runs/cross-validation") / NAME
 
 
 # %%
@@ -50,7 +55,7 @@ def fit(k: int, train: Path, held_out: Path) -> Path:
         resume = ["--ckpt_path", "last"] if (run / "last.ckpt").is_file() else []
         command = [str(Path(sys.executable).with_name("finetune")), "fit", "-c", "configs/base.yaml"]
         command += ["-c", "configs/chgnet.yaml", "--data.train", str(train), "--data.valid", str(held_out)]
-        command += ["--data.test", "null", "--trainer.default_root_dir", str(run), *resume]
+        command += ["--data.test", "null", "--trainer.default_root_dir", str(run), *resume, *OPTIONS]
         print("$", *command, flush=True)
         subprocess.run(command, check=True)
     return run / "last.ckpt"

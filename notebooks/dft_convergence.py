@@ -33,7 +33,7 @@ FAMILIES = {  # made_by of the frames: a metal, a metallic glass, a glass, inter
 GRIDS = {
     "Li metal, 16 atoms": [(20, 0.25), (20, 0.0), (15, 0.25), (13, 0.25), (13, 0.5)],
     "Li2P melt, 18 atoms": [(27, 0.25), (15, 0.25), (15, 0.5), (15, 0.0), (13, 0.25)],
-    "Li7P3S11 glass, 21 atoms": [(21, 0.25), (15, 0.25), (15, 0.5), (7, 0.25)],
+    "Li7P3S11 glass, 21 atoms": [(21, 0.25), (15, 0.25), (15, 0.5)],
     "Li13P3S11 glass, 27 atoms": [(20, 0.25), (15, 0.25), (15, 0.5)],
     "Li | Li3P, 12 atoms": [(24, 0.25), (20, 0.25), (16, 0.25), (15, 0.25), (12.5, 0.25), (12.5, 0.5)],
     "Li | Li2S, 20 atoms": [(20, 0.25), (15, 0.25), (12.5, 0.25), (12.5, 0.5)],
@@ -66,12 +66,17 @@ def key(name: str, atoms: Atoms, ecut: float, width: float, length_A: float, shi
 
 
 def wanted() -> list[tuple[str, tuple[float, float, float, float]]]:
-    """Families and settings, references first."""
-    jobs = [(name, (400.0, 0.1, *grid)) for name, grids in GRIDS.items() for grid in grids]
-    jobs += [(name, (400.0, 0.2, *GRIDS[name][1])) for name in GRIDS]
-    return jobs + [
-        (name, (e, 0.1, length, 0.25)) for name, length in CUTOFFS.items() for e in (600.0, 500.0, 400.0, 350.0)
-    ]
+    """Families and settings: cutoffs at a coarse grid, grids, and a wider smearing at the grid that was chosen."""
+    cutoffs = [(name, (e, 0.1, length, 0.25)) for name, length in CUTOFFS.items() for e in (600.0, 500.0, 400.0, 350.0)]
+    grids = [(name, (400.0, 0.1, *grid)) for name, chosen in GRIDS.items() for grid in chosen]
+    return cutoffs + grids + [(name, (400.0, 0.2, *GRIDS[name][1])) for name in GRIDS]
+
+
+def reference(name: str, setting: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """What a setting is compared with: the highest cutoff at the same grid, or the densest grid."""
+    if setting[2] == CUTOFFS.get(name) and setting[3] == 0.25:
+        return (600.0, 0.1, setting[2], 0.25)
+    return (400.0, 0.1, *GRIDS[name][0])
 
 
 def compute(given: dict[str, Atoms], results: dict[str, dict]) -> None:
