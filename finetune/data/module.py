@@ -151,7 +151,7 @@ class FrameData(lightning.LightningDataModule):
     def train_dataloader(self) -> Loader:
         """Batches of this epoch: their order depends on the seeds and the epoch only, also after a restart."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        return self.loader("train", np.random.default_rng([self.seed, global_seed(), epoch]), epoch)
+        return self.loader("train", np.random.default_rng([self.seed + global_seed(), epoch]), epoch)
 
     def val_dataloader(self) -> Loader:
         """Batches of the validation frames, always the same."""
