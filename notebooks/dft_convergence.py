@@ -38,7 +38,7 @@ GRIDS = {
     "Li | Li3P, 12 atoms": [(24, 0.25), (20, 0.25), (16, 0.25), (15, 0.25), (12.5, 0.25), (12.5, 0.5)],
     "Li | Li2S, 20 atoms": [(20, 0.25), (15, 0.25), (12.5, 0.25), (12.5, 0.5)],
 }
-CUTOFFS = {"Li | Li3P, 12 atoms": 12.5, "Li2P melt, 18 atoms": 7, "Li7P3S11 glass, 21 atoms": 7}  # at so coarse a grid
+CUTOFFS = {"Li | Li3P, 12 atoms": 12.0, "Li2P melt, 18 atoms": 7, "Li7P3S11 glass, 21 atoms": 7}  # at so coarse a grid
 
 
 # %%
