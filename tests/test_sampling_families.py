@@ -319,3 +319,12 @@ def test_a_file_that_is_no_structure_is_told(tmp_path):
     (tmp_path / "empty.cif").write_text("")
     with pytest.raises(InputError, match=r"empty\.cif"):
         next(Files(tmp_path, ("empty.cif",)).frames((), Context(np.random.default_rng(0))))
+
+
+def test_free_atoms_and_pairs_carry_their_spins_into_the_file(tmp_path):
+    context = Context(np.random.default_rng(0))
+    atoms = [next(iter(IsolatedAtoms((symbol,)).frames((), context))) for symbol in ("Li", "P", "S")]
+    pair = next(iter(Dimers(("P", "S")).frames((), context)))
+    ase.io.write(tmp_path / "a.extxyz", [*atoms, pair], format="extxyz")
+    read = ase.io.read(tmp_path / "a.extxyz", ":")
+    assert [frame.get_initial_magnetic_moments().tolist() for frame in read] == [[1.0], [3.0], [2.0], [3.0, 3.0]]

@@ -51,7 +51,9 @@ def sample(
         limits: beyond these a frame is absurd and is rejected with its reason.
     """
     parts = output.with_name(output.name + ".parts")
-    labeller = calculator if isinstance(calculator, str | None) else type(calculator).__name__
+    labeller = calculator
+    if not isinstance(calculator, str | None):
+        labeller = f"{type(calculator).__name__}({calculator.parameters})"
     claim(parts, f"seed={seed} calculator={labeller} labels={labels} {limits} {recipes}\n")
     chunks = [(r, c) for r, recipe in enumerate(recipes) for c in range(-(-recipe.frames // recipe.chunk))]
     chunks.sort(key=lambda rc: (rc[1] * recipes[rc[0]].chunk / recipes[rc[0]].frames, rc))  # all families early

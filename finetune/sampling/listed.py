@@ -10,11 +10,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
+from ase.data import covalent_radii, ground_state_magnetic_moments
 
 from finetune.data.reading import UNREADABLE
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, number_of
+from finetune.sampling.core import Context, Sampler, atoms_of, number_of
 from finetune.sampling.crystals import composition, primitive, repeated
 
 
@@ -53,6 +53,8 @@ class Files(Sampler):
 class Dimers(Sampler):
     """Pairs of atoms in a box, at distances that become denser towards the short ones; nothing is random.
 
+    They carry the moments of the free atoms, parallel, so that a DFT code computes them with spin.
+
     Attributes:
         elements: every pair of these, alike ones too.
         points: distances per pair.
@@ -81,13 +83,14 @@ class Dimers(Sampler):
                 centre = np.full(3, self.box_A / 2)
                 half = np.array([distance / 2, 0.0, 0.0])
                 atoms = Atoms(pair, [centre - half, centre + half], cell=[self.box_A] * 3, pbc=self.periodic)
+                atoms.set_initial_magnetic_moments(free_moments(atoms))
                 atoms.info = {"group": f"dimer-{'-'.join(pair)}", "made_by": f"Dimers({distance:.3f} Å)"}
                 yield atoms
 
 
 @dataclass(frozen=True)
 class IsolatedAtoms(Sampler):
-    """Single atoms in a box, each element once, for reference energies.
+    """Single atoms in a box, each element once, for reference energies, with the moments of the free atoms.
 
     Attributes:
         elements: which.
@@ -104,6 +107,12 @@ class IsolatedAtoms(Sampler):
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One frame per element, which is its group."""
         for symbol in self.elements:
-            atoms = Atoms(symbol, [np.array(self.box_A) / 2], cell=self.box_A, pbc=self.periodic)
+            atoms = Atoms(atoms_of(symbol).numbers, [np.array(self.box_A) / 2], cell=self.box_A, pbc=self.periodic)
+            atoms.set_initial_magnetic_moments(free_moments(atoms))
             atoms.info = {"group": f"atom-{symbol}", "made_by": "IsolatedAtoms"}
             yield atoms
+
+
+def free_moments(atoms: Atoms) -> np.ndarray:
+    """Magnetic moments of the free atoms in their ground states, Bohr magnetons, shape (atoms)."""
+    return np.array([ground_state_magnetic_moments[z] for z in atoms.numbers])
