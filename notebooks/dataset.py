@@ -1,0 +1,77 @@
+"""Assemble data/interface from the labelled frames of data/campaign: parts by group, and the manifest.
+
+Run from the top of the repository when labels have come in:
+
+    python notebooks/dataset.py runs/dataset      # look at it first; then give data/interface
+
+The seed of the split is the smallest whose parts have about the wanted sizes, hold every family each, and keep the
+target interface out of training: no error of any model is looked at. Texts of the manifest are kept as they are.
+"""
+
+# %%
+import hashlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import ase.io
+import yaml
+
+from finetune.data.frames import Frame, data_hash
+from finetune.data.reading import read
+from finetune.data.splitting import PARTS, split
+from finetune.labelling.store import write_frames, write_text
+
+LABELS, TEXTS = Path("data/campaign/labels"), Path("data/interface/manifest.json")
+FRACTIONS = (0.70, 0.12, 0.18)
+TOLERANCE = 0.03  # of the share of the frames in each part
+TARGETS = ("target:", "Li|Li7P3S11")  # groups of the target interface
+
+
+# %%
+def fits(parts: tuple[list[Frame], ...], families: set[str]) -> bool:
+    """Whether sizes are about right, every family is in every part, and the target is in none that a fit sees."""
+    total = sum(map(len, parts))
+    sizes = all(abs(len(part) / total - share) < TOLERANCE for part, share in zip(parts, FRACTIONS, strict=True))
+    everywhere = all({frame.family for frame in part} == families for part in parts)
+    return sizes and everywhere and not any(frame.group.startswith(TARGETS) for part in parts[:2] for frame in part)
+
+
+def described(path: Path) -> dict[str, object]:
+    """What the manifest says of a file."""
+    frames = read(path)
+    return {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "frames": len(frames),
+        "groups": len({frame.group for frame in frames}),
+        "atoms": sum(len(frame.atoms) for frame in frames),
+        "families": dict(sorted(Counter(frame.family for frame in frames).items())),
+    }
+
+
+def main() -> None:
+    """Split, write, describe."""
+    output = Path(sys.argv[1])
+    frames = read(LABELS)
+    families = {frame.family for frame in frames}
+    seed = next((s for s in range(100_000) if fits(split(frames, FRACTIONS, s), families)), None)
+    if seed is None:
+        groups = Counter(frame.group for frame in frames)
+        raise SystemExit(f"no seed below 100000 divides {len(groups)} groups so; the largest: {groups.most_common(5)}")
+    output.mkdir(parents=True, exist_ok=True)
+    for part, members in zip(PARTS, split(frames, FRACTIONS, seed), strict=True):
+        write_frames(output / f"{part}.extxyz", [frame.atoms for frame in members])
+    [method] = {ase.io.read(LABELS / path.name, 0).info["label_method"] for path in LABELS.glob("*.extxyz")}
+    manifest = json.loads(TEXTS.read_text())
+    manifest |= {"frames": len(frames), "data_hash": data_hash(frames)}
+    labeller = yaml.safe_load(Path("configs/label/gpaw.yaml").read_text())["labeller"]["init_args"]
+    manifest["dft"] |= {"label_method": method, "settings": labeller}
+    manifest["split"] |= {"fractions": list(FRACTIONS), "seed": seed}
+    manifest["files"] = {f"{part}.extxyz": described(output / f"{part}.extxyz") for part in PARTS}
+    write_text(output / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    print(f"{len(frames)} frames, seed {seed}: " + json.dumps(manifest["files"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
