@@ -7,7 +7,6 @@ has both beside the state of the optimiser, so it is a model as well.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
 import os
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import InputError, unknown
+from finetune.files import whole
 from finetune.potential import Potential
 
 FORMAT = "finetune-1"
@@ -94,18 +94,13 @@ def write_whole(content: Any, path: Path) -> None:
     Raises:
         InputError: the disk is full or not writable.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
+    with whole(path) as partial, partial.open("wb") as stream:
+        try:
             torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise InputError(f"cannot write {path} ({error}); free some space or choose another directory") from error
+        except RuntimeError as error:  # torch's word for a full disk
+            raise OSError(str(error)) from error
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

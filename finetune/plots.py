@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 
 from finetune.errors import InputError
 from finetune.evaluation import Evaluation
+from finetune.files import whole
 from finetune.metrics import mae
 from finetune.references import fit_references
 
@@ -214,13 +215,5 @@ def bare(axes: Axes) -> None:
 
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(Path(path)) as partial:
         FigureCanvasAgg(figure).print_figure(partial, dpi=DPI, format="png")
-        partial.replace(path)
-    except OSError as error:
-        if partial.is_file():
-            partial.unlink()
-        raise InputError(f"cannot write {path} ({error}); free some space or choose another directory") from error

@@ -21,7 +21,7 @@ import yaml
 from finetune.data.frames import Frame, data_hash
 from finetune.data.reading import read
 from finetune.data.splitting import PARTS, split
-from finetune.labelling.store import write_frames, write_text
+from finetune.files import write_frames, write_text
 
 LABELS, TEXTS = Path("data/campaign/labels"), Path("data/interface/manifest.json")
 FRACTIONS = (0.70, 0.12, 0.18)

@@ -17,8 +17,9 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from finetune.files import write_text
 from finetune.labelling import Calculated, Grid, Processes
-from finetune.labelling.store import identity, write_text
+from finetune.labelling.store import identity
 
 RESULTS = Path("data/convergence.json")
 FAMILIES = {  # made_by of the frames: a metal, a metallic glass, a glass, interfaces with a metal

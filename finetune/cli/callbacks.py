@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import ase.io
 import lightning
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from finetune.errors import InputError
+from finetune.files import write_frames
 from finetune.properties import Properties
 
 
@@ -51,15 +49,7 @@ class PredictionWriter(BasePredictionWriter):
                 atoms = known[index].atoms.copy()
                 atoms.calc = SinglePointCalculator(atoms, **results)
                 frames[index] = atoms
-        partial = self.path.with_name(self.path.name + ".partial")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            ase.io.write(partial, [frames[index] for index in sorted(frames)], format="extxyz")
-            partial.replace(self.path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise InputError(f"cannot write {self.path} ({error}); free some space or choose another place") from error
+        write_frames(self.path, [frames[index] for index in sorted(frames)])
         print(f"{len(frames)} predictions in {self.path}: energy (eV), forces (eV/Å), stress (eV/Å³)")
 
 

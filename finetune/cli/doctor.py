@@ -16,7 +16,7 @@ from finetune.data.reading import read
 from finetune.doctor import Examination, examine
 from finetune.doctor.examination import WIDTH
 from finetune.errors import InputError
-from finetune.training.run import write_text
+from finetune.files import write_text
 
 
 def run(arguments: list[str]) -> int:

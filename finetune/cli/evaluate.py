@@ -15,7 +15,7 @@ from finetune.data.checking import check
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.evaluation import evaluate as errors_of
-from finetune.training.run import write_text
+from finetune.files import write_text
 
 
 def run(arguments: list[str]) -> None:

@@ -12,11 +12,12 @@ import jsonargparse
 from finetune.data.checking import check
 from finetune.data.reading import read
 from finetune.errors import InputError
+from finetune.files import write_frames
 from finetune.labelling.core import Folders, Labeller
 from finetune.labelling.executors import Processes
 from finetune.labelling.run import Report, collect_folders, report
 from finetune.labelling.run import label as label_frames
-from finetune.labelling.store import Store, claim, identity, without_labels, write_frames
+from finetune.labelling.store import Store, claim, identity, without_labels
 
 INPUTS = "*/frame.extxyz"  # what folders of input hold
 

@@ -12,8 +12,9 @@ from pymatgen.entries.computed_entries import ComputedEntry
 from rich.console import Console
 from rich.table import Table
 
-from finetune.cli.sample import build, claim, write_frames, write_text
+from finetune.cli.sample import build, claim
 from finetune.errors import InputError
+from finetune.files import write_frames, write_text
 from finetune.sampling import phase_plots
 from finetune.sampling.entries import (
     Relaxation,

@@ -14,6 +14,7 @@ from ase.calculators.calculator import Calculator
 from tqdm import tqdm
 
 from finetune.errors import InputError
+from finetune.files import write_frames, write_text
 from finetune.sampling.core import Context, Limits, Recipe, collect, labelled
 
 
@@ -123,17 +124,3 @@ def merge(parts: Path, output: Path, names: list[str]) -> None:
     families = Counter(atoms.info["family"] for atoms in frames)
     print(f"{len(frames)} frames in {output}: " + ", ".join(f"{n} {family}" for family, n in families.items()))
     print(f"{rejected.total()} rejected: " + ", ".join(f"{n} {reason}" for reason, n in rejected.most_common()))
-
-
-def write_frames(path: Path, frames: list[Atoms]) -> None:
-    """Write frames whole: under another name first, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    ase.io.write(partial, frames, format="extxyz")
-    partial.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text whole: under another name first, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -24,7 +24,7 @@ from finetune.labelling.kpoints import Grid
 LOG_BYTES = 200_000  # of a log, its end is kept
 LOGS = ("log.txt", "*.pwo", "*.out", "*.err", "OUTCAR")  # where codes print
 STARTS = ("command", "profile")  # settings that say how a code is started, which the labels do not depend on
-EXTRAS = {"gpaw": "gpaw", "mace": "", "chgnet": ""}  # extras of this package that bring a code
+EXTRAS = ("gpaw",)  # codes that an extra of this package brings, by its name
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _imported(path: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        remedy = f"pip install 'finetune-interface[{EXTRAS[package]}]'" if EXTRAS.get(package) else "install it"
+        remedy = f"pip install 'finetune-interface[{package}]'" if package in EXTRAS else "install it"
         raise InputError(f"the calculator {path} needs {error.name}, which is not installed; {remedy}") from error
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"there is no calculator {path!r} ({error}); give module.Class") from error

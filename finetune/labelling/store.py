@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +25,7 @@ from ase import Atoms
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
+from finetune.files import write_frames, write_text
 from finetune.labelling.core import Method, Outcome
 
 DEATHS = 2  # times that a worker may die over a frame, computed alone, before it is kept aside
@@ -155,20 +156,6 @@ def identity(atoms: Atoms) -> str:
     if moments.any():
         structure = hashlib.sha256(structure.encode() + moments.astype("<f8").tobytes()).hexdigest()
     return structure[:16]
-
-
-def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
-    """Write frames as extended XYZ whole: under another name first, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    ase.io.write(partial, list(frames), format="extxyz")
-    partial.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text whole: under another name first, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def without_labels(atoms: Atoms) -> Atoms:

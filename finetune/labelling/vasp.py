@@ -14,8 +14,8 @@ from ase import Atoms
 from ase.geometry import find_mic
 
 from finetune.errors import InputError
+from finetune.files import write_frames
 from finetune.labelling.core import Folders, Outcome
-from finetune.labelling.store import write_frames
 
 FRAME = "frame.extxyz"  # the structure with its atoms in their own order, beside the input files
 SAME_A = 1e-3  # how far atoms of output and input may be apart, Å

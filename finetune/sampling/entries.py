@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
+from finetune.files import write_frames, write_text
 from finetune.sampling.core import Limits, frozen
 from finetune.sampling.crystals import primitive_cells
 
@@ -157,13 +158,12 @@ def relaxed(
         name = f"{crystal.info['made_by']}-{Frame(crystal, {}, '', 0, '', '').structure_hash[:8]}"
         done, refused = (cache / f"{name}{ending}" for ending in (".extxyz", ".failed"))
         if not done.exists() and not refused.exists():
-            partial = done.with_name(done.name + ".partial")
             try:
-                ase.io.write(partial, relaxation.relax(crystal, calculator), format="extxyz")
-                partial.replace(done)
+                result = relaxation.relax(crystal, calculator)
             except InputError as reason:
-                partial.write_text(str(reason))
-                partial.replace(refused)
+                write_text(refused, str(reason))
+            else:
+                write_frames(done, [result])
         if done.exists():
             yield next(ase.io.iread(done)), None
         else:

@@ -19,8 +19,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from rich.console import Console
 
 from finetune import models, plots
-from finetune.errors import InputError
 from finetune.evaluation import Evaluation, compare_table, evaluate
+from finetune.files import write_text
 from finetune.metrics import Errors, Row
 from finetune.potential import Potential
 
@@ -181,21 +181,6 @@ class RunDirectory(Callback):
     def _write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""
         write_text(self.directory / name, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file to a `.partial` and rename it.
-
-    Raises:
-        InputError: the disk is full or not writable.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error}); free some space or choose another directory") from error
 
 
 def errors_from(content: dict[str, Any]) -> Errors:
