@@ -95,6 +95,14 @@ def counted(record: Path, sleep_s: float = 0.0) -> Calculated:
     return Calculated("toy_calculators.Counted", {"record": str(record), "sleep_s": sleep_s, "sigma": 3.4})
 
 
+def arguments(folder: Path, **init_args: object) -> list[str | Path]:
+    """`finetune label` with a config of `Calculated` beside the frames; the output goes last."""
+    labeller = {"class_path": "finetune.labelling.Calculated", "init_args": init_args}
+    (folder / "label.json").write_text(json.dumps({"labeller": labeller}))
+    out = folder / "out.extxyz"
+    return ["label", folder / "frames.extxyz", "-c", folder / "label.json", "--output", out]
+
+
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
@@ -254,6 +262,13 @@ def test_a_frame_that_kills_its_worker_is_kept_aside_and_takes_no_other_with_it(
     assert len(found.labelled) == 4
 
 
+def test_a_suspect_that_is_labelled_is_no_longer_one(tmp_path):
+    [given], labeller = frames(1), Calculated("ase.calculators.lj.LennardJones")
+    Store(tmp_path, labeller).died(identity(given), given, alone=False)
+    assert len(label([given], labeller, ThreadPoolExecutor(1), tmp_path).labelled) == 1
+    assert not list((tmp_path / "failed").iterdir())
+
+
 class Given(Executor):
     """Answers with what it was given: a value, or an exception."""
 
@@ -296,11 +311,8 @@ def test_programs_that_a_worker_started_end_with_the_command(tmp_path, toys):
         "        child.wait()\n"
     )
     ase.io.write(tmp_path / "frames.extxyz", frames(1), format="extxyz")
-    init_args = {"calculator": "started.Started", "settings": {"pid": str(tmp_path / "pid")}}
-    labeller = {"class_path": "finetune.labelling.Calculated", "init_args": init_args}
-    (tmp_path / "label.json").write_text(json.dumps({"labeller": labeller}))
-    arguments = ["label", tmp_path / "frames.extxyz", "-c", tmp_path / "label.json"]
-    running = process(*arguments, "--output", tmp_path / "out.extxyz", log=tmp_path / "log")
+    words = arguments(tmp_path, calculator="started.Started", settings={"pid": str(tmp_path / "pid")})
+    running = process(*words, log=tmp_path / "log")
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert running.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.05)
@@ -416,33 +428,18 @@ def test_workers_end_with_the_command_that_is_killed(tmp_path, toys):
 
 
 def test_collect_computes_nothing_and_writes_what_is_there(tmp_path, toys, capsys):
-    given = frames(3)
+    given, settings = frames(3), {"record": str(tmp_path / "record")}
     ase.io.write(tmp_path / "frames.extxyz", given, format="extxyz")
-    settings = {"record": str(tmp_path / "record")}
-    config = {
-        "labeller": {
-            "class_path": "finetune.labelling.Calculated",
-            "init_args": {"calculator": "toy_calculators.Counted", "settings": settings},
-        }
-    }
-    (tmp_path / "label.json").write_text(json.dumps(config))
     labeller = Calculated("toy_calculators.Counted", settings)
     label(given[:2], labeller, ThreadPoolExecutor(1), tmp_path / "out.extxyz.labels")
-    arguments = [
-        "label",
-        tmp_path / "frames.extxyz",
-        "-c",
-        tmp_path / "label.json",
-        "--output",
-        tmp_path / "out.extxyz",
-    ]
-    assert command(*arguments, "--collect") == 0
+    words = arguments(tmp_path, calculator="toy_calculators.Counted", settings=settings)
+    assert command(*words, "--collect") == 0
     assert "2 labelled frames" in (said := capsys.readouterr().out)
     assert "1 are still to be computed" in said
     assert len(lines(tmp_path / "record")) == 2
     assert len(ase.io.read(tmp_path / "out.extxyz", ":")) == 2
     other = tmp_path / "other.extxyz"
-    assert command(*arguments[:-1], other, "--known", tmp_path / "out.extxyz") == 0  # one is left to compute
+    assert command(*words[:-1], other, "--known", tmp_path / "out.extxyz") == 0  # one is left to compute
     assert len(lines(tmp_path / "record")) == 3
     assert len(ase.io.read(other, ":")) == 3
 
@@ -456,17 +453,7 @@ def test_collect_computes_nothing_and_writes_what_is_there(tmp_path, toys, capsy
 )
 def test_mistakes_in_the_config_are_told_without_a_traceback(tmp_path, change, words):
     ase.io.write(tmp_path / "frames.extxyz", frames(1), format="extxyz")
-    config = {"labeller": {"class_path": "finetune.labelling.Calculated", "init_args": change}}
-    (tmp_path / "label.json").write_text(json.dumps(config))
-    arguments = [
-        "label",
-        tmp_path / "frames.extxyz",
-        "-c",
-        tmp_path / "label.json",
-        "--output",
-        tmp_path / "out.extxyz",
-    ]
-    status = process(*arguments, log=tmp_path / "log").wait()
+    status = process(*arguments(tmp_path, **change), log=tmp_path / "log").wait()
     said = (tmp_path / "log").read_text()
     assert status != 0
     assert words in said
