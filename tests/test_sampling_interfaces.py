@@ -68,6 +68,18 @@ def test_only_the_strained_crystal_is_strained(folder: Path) -> None:
         assert "strain +0.0 % +0.0 %" in atoms.info["made_by"]
 
 
+@pytest.mark.parametrize("strained", ["upper", "lower", "both"])
+def test_the_one_that_is_not_strained_keeps_its_area(folder: Path, strained: str) -> None:
+    """A layer of bcc (100) has a² per atom, one of rocksalt (100) a²/4."""
+    for atoms in made(pair(folder, strained=strained, vacuum_A=8.0), 4):
+        area = np.linalg.norm(np.cross(*atoms.cell.array[:2]))
+        salt, metal = (area * len(np.unique(z.round(6))) / len(z) for z in halves(atoms))
+        kept = {"upper": salt / (CHLORIDE**2 / 4), "lower": metal / LITHIUM**2}
+        if strained in kept:
+            assert kept.pop(strained) == pytest.approx(1, abs=1e-4)
+        assert all(abs(ratio - 1) > 1e-3 for ratio in kept.values())
+
+
 def test_the_strain_told_is_that_of_the_area(folder: Path) -> None:
     """bcc (100) has an area of a² per atom of a layer: the product of the principal stretches."""
     for atoms in made(pair(folder, vacuum_A=8.0), 4):
