@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .commands import THEIR_WARNINGS, command, fit_arguments, write_parts
 from .structures import ROOT
 
 pytestmark = THEIR_WARNINGS
+
+PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +35,21 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(recorded) -> list[Any]:
-    """All entries of the offline record."""
+    """All entries of the offline record, once its writer, a process of its own, has written the last one."""
     [path] = recorded.glob("wandb/offline-run-*/*.wandb")
-    entries = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not any(entry.HasField("exit") for entry in (entries := list(parsed(path)))):
+        assert time.monotonic() < deadline, f"{len(entries)} entries in {path} and no last one"
+        time.sleep(0.1)
+    return entries
+
+
+def parsed(path: Path) -> Iterator[Any]:
+    """The entries that stand in a record so far."""
     for data in chunks(path.read_bytes()):
         entry = wandb_internal_pb2.Record()
         entry.ParseFromString(data)
-        entries.append(entry)
-    return entries
+        yield entry
 
 
 def chunks(log: bytes) -> Iterator[bytes]:
@@ -50,6 +60,8 @@ def chunks(log: bytes) -> Iterator[bytes]:
             position += 32768 - position % 32768
             continue
         length, kind = struct.unpack_from("<HB", log, position + 4)
+        if position + 7 + length > len(log):
+            return  # still being written
         entry += log[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last piece
