@@ -38,10 +38,12 @@ def records(recorded) -> list[Any]:
     """All entries of the offline record, once its writer, a process of its own, has written the last one."""
     [path] = recorded.glob("wandb/offline-run-*/*.wandb")
     deadline = time.monotonic() + PATIENCE_S
-    while not any(entry.HasField("exit") for entry in (entries := list(parsed(path)))):
+    while True:
+        entries = list(parsed(path))
+        if any(entry.HasField("exit") for entry in entries):
+            return entries
         assert time.monotonic() < deadline, f"{len(entries)} entries in {path} and no last one"
         time.sleep(0.1)
-    return entries
 
 
 def parsed(path: Path) -> Iterator[Any]:
