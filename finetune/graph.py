@@ -93,6 +93,13 @@ def to(graph: Graph, device: torch.device | str, dtype: torch.dtype) -> Graph:
     }
 
 
+def edge_vectors(graph: Graph, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors from centre to neighbour of every edge, and the lattice translations in them, both (edges, 3) in Å."""
+    i, j = graph["edge_index"]
+    translations = torch.einsum("ei,eij->ej", graph["shifts"], cell[graph["batch"][i]])
+    return positions[j] - positions[i] + translations, translations
+
+
 def energy_and_derivatives(
     graph: Graph, energies: Callable[[Graph], tuple[Tensor, Tensor | None, Tensor | None]], training: bool
 ) -> Properties:
@@ -115,9 +122,7 @@ def energy_and_derivatives(
         batch = graph["batch"]
         strained = torch.einsum("ni,nij->nj", positions, stretch[batch])
         cell = graph["cell"] @ stretch
-        i, j = graph["edge_index"]
-        translations = torch.einsum("ei,eij->ej", graph["shifts"], cell[batch[i]])
-        vectors = strained[j] - strained[i] + translations
+        vectors, translations = edge_vectors(graph, strained, cell)
         energy, per_atom, magmoms = energies(
             {**graph, "positions": strained, "cell": cell, "vectors": vectors, "translations": translations}
         )

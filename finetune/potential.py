@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ase import Atoms
@@ -16,6 +16,14 @@ from finetune import graph as graphs
 from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.properties import Properties
+
+
+class Design(NamedTuple):
+    """Derivatives of energy (structures, c), forces (atoms, 3, c) and stress (structures, 3, 3, c) by c coefficients."""
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor
 
 
 class Potential(nn.Module, ABC):
@@ -32,6 +40,7 @@ class Potential(nn.Module, ABC):
         groups: parameter groups by name (embedding, interactions, readouts, ...): prefixes of parameter names.
         idle: prefixes of parameters that nothing depends on.
         only_magmoms: prefixes of parameters that only magnetic moments depend on.
+        linear: energies of atoms are linear in their descriptors, per element.
         offsets: index keys of the backbone's own graph and the key whose length they count, for `collate`.
     """
 
@@ -39,6 +48,7 @@ class Potential(nn.Module, ABC):
     elements: frozenset[int]
     licence: str = "unknown"
     pretrained: bool = False
+    linear: bool = True
     groups: Mapping[str, tuple[str, ...]] = {}
     idle: tuple[str, ...] = ()
     only_magmoms: tuple[str, ...] = ()
@@ -68,6 +78,11 @@ class Potential(nn.Module, ABC):
     @abstractmethod
     def tiny(cls) -> Potential:
         """A small one with random weights for tests, seeded by torch's generator."""
+
+    @classmethod
+    def variants(cls) -> dict[str, Potential]:
+        """Further small ones by a word for each, where a backbone has forms that the contract is to be tried on too."""
+        return {}
 
     @classmethod
     def named(cls, name: str, trusted: bool = False) -> Potential:
@@ -110,3 +125,22 @@ class Potential(nn.Module, ABC):
                 f"{type(self).__name__} does not know {', '.join(chemical_symbols[z] for z in missing)}; "
                 f"it knows {known}. Take another foundation model or drop the frame"
             )
+
+
+class LinearPotential(Potential):
+    """A potential that is linear in coefficients, which can be solved for instead of trained.
+
+    What does not depend on them (core repulsion, other densities) is what the potential says when they are 0.
+    """
+
+    @abstractmethod
+    def design(self, graph: Graph) -> Design:
+        """Derivatives of energy (eV), forces (eV/Å) and stress (eV/Å³) by the coefficients, float64."""
+
+    @abstractmethod
+    def set_coefficients(self, values: Float[Tensor, " c"], scale: Float[Tensor, " c"] | None = None) -> None:
+        """Set the coefficients; `scale` is the typical size of each column of the design, for a training that follows."""
+
+    @abstractmethod
+    def smoothness(self) -> Float[Tensor, " c"]:
+        """Degree of the function that a coefficient belongs to: the higher, the less smooth."""

@@ -19,7 +19,8 @@ from .structures import ROOT, sulphide
 
 FOUNDATIONS = ("chgnet:0.3.0", "mace:mini")
 REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
-KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS)
+VARIANTS = tuple(f"{name} ({word})" for name in models.backbones() for word in models.backbone(name).variants())
+KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS, *VARIANTS)
 
 
 @functools.cache
@@ -29,6 +30,9 @@ def built(name: str) -> Potential:
     torch.manual_seed(0)
     if name in FOUNDATIONS:
         potential = models.load(name)
+    elif name in VARIANTS:
+        family, word = name.removesuffix(")").split(" (")
+        potential = strengthened(models.backbone(family).variants()[word])
     else:
         potential = strengthened(models.backbone(name.removeprefix("shifted ")).tiny())
     if name.startswith("shifted"):

@@ -223,6 +223,8 @@ def rattled(count: int) -> list[Atoms]:
 
 
 def test_energy_of_an_atom_is_linear_in_its_descriptors_per_element(double):
+    if not double.linear:
+        pytest.skip("its readout is not linear")
     width = double.descriptors(double.collate([double.graph(lithium())])).shape[1]
     atoms = rattled(8)
     while min(sum((a.numbers == z).sum() for a in atoms) for z in REFERENCES) < 1.5 * width:

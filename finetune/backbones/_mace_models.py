@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.backbones._e3nn import o3
 from finetune.errors import InputError, unknown
 
-torch.serialization.add_safe_globals([slice])  # e3nn 0.4 reads its constants with weights_only
 _environment = os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
 with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)  # mace tells at import that cuEquivariance is not there
-    from e3nn import o3
     from mace import modules
     from mace.calculators import foundations_models as foundations
     from mace.tools.finetuning_utils import load_foundations_elements

@@ -28,6 +28,7 @@ from finetune.loss import Loss
 from finetune.potential import Potential
 from finetune.properties import Properties
 from finetune.references import References, fit_references
+from finetune.training.closed_form import ClosedForm, NormalEquations, Solution, gather, solve, take_up
 
 
 def adamw(parameters: Any) -> Optimizer:
@@ -48,6 +49,8 @@ class FineTune(lightning.LightningModule):
         final: learning rate at the end over the peak.
         groups: learning-rate factors of parameter groups (embedding, interactions, readouts); 0 freezes a group.
         refit_references: refit one reference energy per element to the difference between labels and foundation first.
+        solve: solve for the coefficients of a linear potential in the first epoch (an atomic cluster expansion, or the
+            first density of one); epochs that follow train by gradient from there.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class FineTune(lightning.LightningModule):
         final: float = 0.0,
         groups: Mapping[str, float] | None = None,
         refit_references: bool = True,
+        solve: ClosedForm | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
@@ -72,6 +76,7 @@ class FineTune(lightning.LightningModule):
         self.potential.train()
         self.loss, self.optimizer, self.warmup, self.schedule, self.final = loss, optimizer, warmup, schedule, final
         self.groups, self.refit_references = dict(groups or {}), refit_references
+        self.solve, self.equations = solve, NormalEquations(self.potential) if solve else None
         magmoms = self.loss.magmoms > 0 or any((stage.magmoms or 0) > 0 for stage in self.loss.stages or [])
         freeze_unused(self.potential, magmoms)
         parameter_groups(self.potential, 1.0, self.groups)  # freezes before DDP looks at what is free
@@ -102,8 +107,11 @@ class FineTune(lightning.LightningModule):
         count: Any = float(size)  # Lightning divides whole counts of several processes without a remainder
         self.log(name, value.float(), on_step=False, on_epoch=True, batch_size=count, prog_bar=prog_bar, sync_dist=True)
 
-    def training_step(self, batch: Batch) -> Tensor:
-        """Loss of a training batch."""
+    def training_step(self, batch: Batch) -> Tensor | None:
+        """Loss of a training batch, or None where the batch is only added to the normal equations."""
+        if self.solving:
+            self._add(batch)
+            return None
         loss = self.step(batch, "train")
         if not torch.isfinite(loss):
             raise InputError(
@@ -111,6 +119,32 @@ class FineTune(lightning.LightningModule):
                 "(--trainer.gradient_clip_val 10), and check the labels; best.ckpt holds the last good weights"
             )
         return loss
+
+    @property
+    def solving(self) -> bool:
+        """This epoch solves for the coefficients instead of training them."""
+        return self.solve is not None and self.current_epoch == 0
+
+    def _add(self, batch: Batch) -> None:
+        """Add a batch to the normal equations, and solve them after the last one."""
+        trainer: Any = self.trainer
+        assert self.equations is not None and self.solve is not None
+        self.equations.add(batch)
+        if trainer.is_last_batch:
+            valid = gather(self.potential, trainer.datamodule.loader("valid"))
+            for equations in (self.equations, valid):
+                equations.reduce(lambda value: trainer.strategy.reduce(value, reduce_op="sum"))
+            solution = solve(self.equations, valid, self.loss.at(0), self.solve)
+            take_up(self.potential, solution)
+            rank_zero_info(solution.message())
+            self.solution, self.equations = solution, None
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Let the optimiser work, but not while the coefficients are solved for."""
+        if self.solving:
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Batch) -> None:
         """Loss and errors of a validation batch."""

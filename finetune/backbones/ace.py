@@ -1,0 +1,287 @@
+"""The atomic cluster expansion (Drautz, 10.1103/PhysRevB.99.014104), linear or with Finnis-Sinclair embedding.
+
+The atomic base of atom i and the invariant functions of it are
+
+    A_i,mu,n,lm = sum_(j of species mu) R_nl(r_ij) Y_lm(r_ij),   R_nl = sum_k c_nlk g_k
+    B_i,f       = coupled products of up to four A (`finetune.backbones._ace_basis`)
+    E_i         = sum_p F_p(rho_i,p),   rho_i,p = sum_f c_z,p,f B_i,f / s_z,f
+
+with Y_00 = 1; order 1 has the g_k themselves. F_1(rho) = rho, and exponents other than 1 give pacemaker's shifted and
+scaled power of rho (`FinnisSinclairShiftedScaled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from finetune.backbones import _ace_basis, _ace_design
+from finetune.backbones._ace_edges import Edges
+from finetune.backbones._ace_products import Products
+from finetune.backbones._ace_radial import RADIALS, Core, repulsion, step
+from finetune.backbones._e3nn import o3
+from finetune.errors import InputError, unknown
+from finetune import graph as graphs
+from finetune.graph import Graph, edge_vectors, neighbour_graph
+from finetune.potential import Design, LinearPotential, Potential
+
+CHUNK = 128
+"""Atoms whose products are worked out together in evaluation: their intermediate numbers stay in the cache."""
+
+CORE = ("inner", "width", "prefactor", "decay")
+
+
+class ACE(LinearPotential):
+    """An atomic cluster expansion.
+
+    Args:
+        elements: chemical symbols that it knows.
+        cutoff: radius in Å.
+        nmax: radial functions for each order of correlation, as pacemaker's `nradmax_by_orders`.
+        lmax: largest degree of spherical harmonics for each order, as pacemaker's `lmax_by_orders`.
+        functions: number of functions per element to aim at, or null for all. Those of the lowest sum of n and l over
+            their factors are kept, whole shells of that sum, and all of order 1.
+        radial: `bessel` or `chebyshev`.
+        decay: lambda of the Chebyshev functions; the larger, the finer at short distance.
+        exponents: of the embedding, one for each density: [1] is linear, [1, 0.5] is Finnis-Sinclair.
+        core: core repulsion, `{}` for its defaults, `null` for none: `fraction` of the covalent radii, `width` in Å.
+        dtype: `float64` or `float32`.
+    """
+
+    groups = {"radial": ("mixing",), "readouts": ("coefficients",)}  # noqa: RUF012
+    licence = "that of the data it is fitted to"
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        cutoff: float = 6.0,
+        nmax: Sequence[int] = (15, 3, 2, 1),
+        lmax: Sequence[int] = (0, 4, 2, 0),
+        functions: int | None = 350,
+        radial: str = "bessel",
+        decay: float = 5.25,
+        exponents: Sequence[float] = (1.0,),
+        core: Mapping[str, float] | None = None,
+        dtype: str = "float64",
+    ) -> None:
+        super().__init__()
+        numbers = _numbers(elements)
+        if radial not in RADIALS:
+            raise unknown("radial basis", radial, RADIALS)
+        if cutoff <= 0 or not exponents or any(m <= 0 for m in exponents):
+            raise InputError(f"cutoff {cutoff} Å and exponents {list(exponents)} must be above 0")
+        self.settings = {
+            "elements": list(elements), "cutoff": float(cutoff), "nmax": list(nmax), "lmax": list(lmax),
+            "functions": functions, "radial": radial, "decay": float(decay), "exponents": list(exponents),
+            "core": None if core is None else asdict(Core(**core)),
+        }  # fmt: skip
+        self.cutoff, self.elements, self.exponents = float(cutoff), frozenset(numbers), tuple(exponents)
+        self.linear = self.exponents == (1.0,) and core is None
+        self.radial = RADIALS[radial](decay) if radial == "chebyshev" else RADIALS[radial]()
+        every = _ace_basis.functions(len(numbers), nmax, lmax)
+        self.products = Products(len(numbers), max(nmax[1:], default=0), _ace_basis.chosen(every, functions))
+        self.n_radial, self.lmax = nmax[0], self.products.lmax
+        n, f = len(numbers), len(self.products.functions)
+        rows = torch.full((120,), -1)
+        rows[torch.tensor(numbers)] = torch.arange(n)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("scale", torch.ones(n, f))
+        unit = torch.eye(self.products.n_mixed, self.n_radial)
+        self.mixing = nn.Parameter(unit[:, None].expand(n, n, -1, self.lmax + 1, -1).clone())
+        self.coefficients = nn.Parameter(torch.zeros(n, len(exponents), f))
+        self.core = None if core is None else Core(**core)
+        table = {} if self.core is None else self.core.table(numbers)
+        for name, values in table.items():
+            self.register_buffer(f"core_{name}", torch.from_numpy(values).reshape(-1))
+        self.to(getattr(torch, dtype))
+
+    def graph(self, atoms: Atoms) -> Graph:
+        """Neighbours within the cutoff, sorted by atom and by the neighbour's species."""
+        self.check_elements(atoms)
+        graph = neighbour_graph(atoms, self.cutoff)
+        i, j = graph["edge_index"]
+        order = torch.argsort(i * len(self.elements) + self.rows.cpu()[graph["numbers"]][j], stable=True)
+        return {**graph, "edge_index": graph["edge_index"][:, order], "shifts": graph["shifts"][order]}
+
+    def energies(self, graph: Graph) -> tuple[Tensor, Tensor, None]:
+        """Energies per structure and per atom (eV)."""
+        vectors, edges = graph["vectors"].to(self.dtype), self._edges(graph)
+        if self.training or not vectors.requires_grad:
+            per_atom = self.site_energies(vectors, edges)
+        else:
+            per_atom = _InChunks.apply(vectors, edges, self)
+        per_atom = per_atom.double()
+        energy = per_atom.new_zeros(len(graph["n_atoms"])).index_add(0, graph["batch"], per_atom)
+        return energy, per_atom, None
+
+    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
+        """B, the values of `products.functions` for each atom, in their order, exact and unscaled.
+
+        With exponents [1], the energy of an atom less its core repulsion is linear in them, per element.
+        """
+        graph = graphs.to(graph, self.device, torch.float64)
+        vectors, _ = edge_vectors(graph, graph["positions"], graph["cell"])
+        with torch.no_grad():
+            parts = [self.functions(vectors[e.part[0]].to(self.dtype), e) for e in self._edges(graph).chunks(CHUNK)]
+        return torch.cat(parts, dim=1).T.contiguous()
+
+    def _edges(self, graph: Graph) -> Edges:
+        return Edges.of(graph["edge_index"], self.rows[graph["numbers"]], len(self.elements))
+
+    def functions(self, vectors: Tensor, edges: Edges) -> Tensor:
+        """B of each atom, shape (functions, atoms), from edge vectors in Å."""
+        return self._functions(*edges.pad(vectors, self.cutoff), edges.species)
+
+    def site_energies(self, vectors: Tensor, edges: Edges) -> Tensor:
+        """Energy of each atom, eV, from edge vectors in Å."""
+        padded, filled = edges.pad(vectors, self.cutoff)
+        functions = self._functions(padded, filled, edges.species)
+        weights = (self.coefficients / self.scale[:, None]).flatten(0, 1)
+        densities = (weights @ functions).view(len(self.elements), len(self.exponents), -1)
+        chosen = densities.gather(0, edges.species.expand(1, len(self.exponents), -1))[0]
+        energies = torch.stack([embedded(rho, m) for rho, m in zip(chosen, self.exponents, strict=True)]).sum(dim=0)
+        if self.core is not None:
+            share = repulsion(padded.norm(dim=-1), self.cutoff, *self._of_pairs(edges.species, CORE)) * filled
+            energies = energies + share.sum(dim=-1).view(len(edges.species), -1).sum(dim=-1)
+        return energies
+
+    def _functions(self, padded: Tensor, filled: Tensor, species: Tensor) -> Tensor:
+        """B from edge vectors padded to (segments, neighbours, 3)."""
+        g, y = self.radial_and_angular(padded, filled, species)
+        result: Tensor = self.products(*self.bases(g, y, species))
+        return result
+
+    def radial_and_angular(self, padded: Tensor, filled: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
+        """g_k, shape (segments, neighbours, k), and Y_lm, shape (segments, neighbours, lm)."""
+        lengths = padded.norm(dim=-1)
+        weight = filled
+        if self.core is not None:
+            weight = weight * (1 - step(lengths, *self._of_pairs(species, CORE[:2])))
+        g = self.radial(lengths, self.cutoff, self.n_radial) * weight[..., None]
+        axes = padded[..., [1, 2, 0]]  # e3nn's axis is y
+        y = o3.spherical_harmonics(list(range(self.lmax + 1)), axes, normalize=True, normalization="component")
+        return g, y
+
+    def bases(self, g: Tensor, y: Tensor, species: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Sums of g_k, shape (species, k, atoms), and for each l the A, shape (2 l + 1, channels, atoms)."""
+        plain = self.plain
+        base = (g[..., : self.products.n_mixed] if plain else g).mT @ y
+        n, atoms = len(self.elements), len(species)
+        base = base.view(atoms, n, -1, base.shape[-1])
+        rows = []
+        for l in range(self.lmax + 1):
+            part = base[..., l * l : (l + 1) ** 2]
+            part = part if plain else self.mixing[species, :, :, l] @ part
+            rows.append(part.flatten(1, 2).permute(2, 1, 0).contiguous())
+        return g.sum(dim=-2).view(atoms, n, -1).permute(1, 2, 0), rows
+
+    def design(self, graph: Graph) -> Design:
+        """Derivatives by the coefficients of the first density, element by element (`finetune.backbones._ace_design`)."""
+        return _ace_design.design(self, graphs.to(graph, self.device, torch.float64))
+
+    def set_coefficients(self, values: Float[Tensor, " c"], scale: Float[Tensor, " c"] | None = None) -> None:
+        """Set the coefficients of the first density."""
+        with torch.no_grad():
+            if scale is not None:
+                self.coefficients.mul_((scale.view_as(self.scale) / self.scale)[:, None])
+                self.scale.copy_(scale.view_as(self.scale))
+            self.coefficients[:, 0] = (values.view_as(self.scale).to(self.device) * self.scale).to(self.dtype)
+
+    def smoothness(self) -> Float[Tensor, " c"]:
+        """Sum of n and l over the factors of the function that each coefficient belongs to."""
+        degrees = torch.tensor([float(f.degree) for f in self.products.functions], dtype=torch.float64)
+        return degrees.repeat(len(self.elements))
+
+    def _of_pairs(self, species: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """Numbers of the core repulsion for each segment, shape (segments, 1)."""
+        n = len(self.elements)
+        pairs = (species[:, None] * n + torch.arange(n, device=species.device)).reshape(-1, 1)
+        return [self.get_buffer(f"core_{name}").to(self.dtype)[pairs] for name in names]
+
+    @property
+    def plain(self) -> bool:
+        """The R_nl are the g_n themselves, and no training changes that now."""
+        unit = torch.eye(self.products.n_mixed, self.n_radial, dtype=self.dtype, device=self.device)
+        trained = self.training and self.mixing.requires_grad
+        return not trained and torch.equal(self.mixing, unit[:, None].expand_as(self.mixing))
+
+    def config(self) -> dict[str, Any]:
+        """`class_path` and `init_args` that rebuild the architecture."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {"class_path": "finetune.backbones.ace.ACE", "init_args": {**self.settings, "dtype": dtype}}
+
+    @classmethod
+    def tiny(cls) -> ACE:
+        """Few functions of every order with random coefficients."""
+        return cls._random()
+
+    @classmethod
+    def variants(cls) -> dict[str, Potential]:
+        """Nonlinear, with core repulsion, with both, and with other radial functions that are mixed."""
+        mixed = cls._random(radial="chebyshev")
+        with torch.no_grad():
+            mixed.mixing.add_(0.1 * torch.randn_like(mixed.mixing))
+        return {
+            "core": cls._random(core={}),
+            "finnis-sinclair": cls._random(exponents=[1.0, 0.5]),
+            "finnis-sinclair core": cls._random(exponents=[1.0, 0.5], core={}, radial="chebyshev"),
+            "mixed": mixed,
+        }
+
+    @classmethod
+    def _random(cls, **options: Any) -> ACE:
+        sizes = {"nmax": [4, 2, 2, 1], "lmax": [0, 2, 2, 1], "functions": 60, "cutoff": 5.0}
+        potential = cls(["Li", "P", "S"], **{**sizes, **options})
+        orders = torch.tensor([f.order for f in potential.products.functions])
+        with torch.no_grad():
+            potential.coefficients.normal_().mul_(0.1**orders)
+        return potential
+
+
+class _InChunks(torch.autograd.Function):
+    """Energies of atoms, with their gradients worked out in the forward pass, some atoms at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, edges: Edges, potential: ACE) -> Tensor:
+        gradient, energies = torch.empty_like(vectors), []
+        for chunk in edges.chunks(CHUNK):
+            with torch.enable_grad():
+                own = vectors[chunk.part[0]].detach().requires_grad_(True)
+                energy = potential.site_energies(own, chunk)
+                (gradient[chunk.part[0]],) = torch.autograd.grad(energy.sum(), own, materialize_grads=True)
+            energies.append(energy.detach())
+        ctx.save_for_backward(gradient, edges.counts.view(len(edges.species), -1).sum(dim=1))
+        return torch.cat(energies)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_energies: Tensor) -> tuple[Tensor, None, None]:
+        gradient, counts = ctx.saved_tensors
+        return gradient * of_energies.repeat_interleave(counts)[:, None], None, None
+
+
+def embedded(rho: Tensor, exponent: float) -> Tensor:
+    """F(rho): rho itself, or its power with a finite slope at 0, odd in rho (`FinnisSinclairShiftedScaled`)."""
+    if exponent == 1:
+        return rho
+    size = rho.abs()
+    near, inverse = torch.exp(-size), 1 / exponent
+    power = (inverse ** (inverse / (1 - inverse)) * near + size) ** exponent
+    return torch.where(rho < 0, -1.0, 1.0) * (power - inverse ** (1 / (1 - inverse)) * near)
+
+
+def _numbers(elements: Sequence[str]) -> list[int]:
+    """Atomic numbers of chemical symbols, each once."""
+    strange = [symbol for symbol in elements if symbol not in atomic_numbers]
+    if strange:
+        raise unknown("element", strange[0], atomic_numbers)
+    if not elements or len(set(elements)) < len(elements):
+        raise InputError(f"elements {list(elements)} must name each element once")
+    return [atomic_numbers[symbol] for symbol in elements]
