@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from finetune.errors import InputError, unknown
 from finetune.graph import Graph
-from finetune.potential import Potential
+from finetune.potential import Exported, Potential
 
 MAX_Z = 119
 
@@ -34,7 +35,7 @@ class Shifted(Potential):
         self.add(references or {})
         self.cutoff, self.elements, self.licence = potential.cutoff, potential.elements, potential.licence
         self.offsets, self.pretrained = potential.offsets, potential.pretrained
-        self.linear = potential.linear
+        self.linear, self.formats = potential.linear, potential.formats
         self.idle = tuple("potential." + prefix for prefix in potential.idle)
         self.only_magmoms = tuple("potential." + prefix for prefix in potential.only_magmoms)
         self.groups = {name: tuple("potential." + p for p in prefixes) for name, prefixes in potential.groups.items()}
@@ -69,6 +70,18 @@ class Shifted(Potential):
     def config(self) -> dict[str, Any]:
         """`class_path` and `init_args`, those of the potential underneath nested."""
         return {"class_path": "finetune.adapting.Shifted", "init_args": {"potential": self.potential.config()}}
+
+    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
+        """The potential underneath with the reference energies."""
+        given = references or {}
+        return self.potential.export(
+            format, path, {z: float(self.references[z]) + given.get(z, 0.0) for z in self.elements}
+        )
+
+    @property
+    def kind(self) -> str:
+        """Name of the backbone underneath."""
+        return self.potential.kind
 
     @classmethod
     def tiny(cls) -> Shifted:

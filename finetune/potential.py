@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,17 +14,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from finetune import graph as graphs
-from finetune.errors import InputError
+from finetune.errors import InputError, unknown
 from finetune.graph import Graph
 from finetune.properties import Properties
 
 
 class Design(NamedTuple):
-    """Derivatives of energy (structures, c), forces (atoms, 3, c) and stress (structures, 3, 3, c) by c coefficients."""
+    """Derivatives of energy (structures c), forces (atoms 3 c) and stress (structures 3 3 c) by c coefficients."""
 
     energy: Tensor
     forces: Tensor
     stress: Tensor
+
+
+class Exported(NamedTuple):
+    """What LAMMPS has to be told of an exported potential: its elements, `pair_style` and `pair_coeff`."""
+
+    symbols: list[str]
+    style: str
+    coefficients: str
 
 
 class Potential(nn.Module, ABC):
@@ -41,6 +50,7 @@ class Potential(nn.Module, ABC):
         idle: prefixes of parameters that nothing depends on.
         only_magmoms: prefixes of parameters that only magnetic moments depend on.
         linear: energies of atoms are linear in their descriptors, per element.
+        formats: that `export` writes, beside a checkpoint.
         offsets: index keys of the backbone's own graph and the key whose length they count, for `collate`.
     """
 
@@ -53,6 +63,7 @@ class Potential(nn.Module, ABC):
     idle: tuple[str, ...] = ()
     only_magmoms: tuple[str, ...] = ()
     offsets: Mapping[str, str] = {}
+    formats: tuple[str, ...] = ()
 
     @abstractmethod
     def graph(self, atoms: Atoms) -> Graph:
@@ -93,6 +104,15 @@ class Potential(nn.Module, ABC):
     def names(cls) -> dict[str, str]:
         """Names that `named` knows, with the licence of each."""
         return {}
+
+    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
+        """Write the potential, with reference energies in eV by atomic number, for another programme."""
+        raise unknown(f"format for {self.kind}", format, self.formats)
+
+    @property
+    def kind(self) -> str:
+        """Name of the backbone."""
+        return type(self).__name__
 
     def collate(self, members: Sequence[Graph]) -> Graph:
         """One graph out of several."""
@@ -139,7 +159,7 @@ class LinearPotential(Potential):
 
     @abstractmethod
     def set_coefficients(self, values: Float[Tensor, " c"], scale: Float[Tensor, " c"] | None = None) -> None:
-        """Set the coefficients; `scale` is the typical size of each column of the design, for a training that follows."""
+        """Set the coefficients; `scale` is the size of each column of the design, for a training that follows."""
 
     @abstractmethod
     def smoothness(self) -> Float[Tensor, " c"]:

@@ -33,6 +33,10 @@ TOLERANCES = {
     "upstream, float32": Tolerance(
         3e-4, "chgnet's own float32 builds bond lengths and angles in single precision and is off by 1e-4 eV/Å"
     ),
+    "closed form": Tolerance(1e-6, "normal equations without a ridge square the condition of the design; eV, eV/Å"),
+    "yace energy": Tolerance(1e-6, "what the file promises to keep; eV"),
+    "yace forces": Tolerance(1e-5, "the same, eV/Å"),
+    "yace stress": Tolerance(1e-6, "the same, eV/Å³"),
     "processes": Tolerance(1e-5, "averages of the logged single precision numbers over other groups of frames"),
     "printed": Tolerance(1e-5, "extended XYZ holds 8 decimals, the loss is logged in single precision"),
 }

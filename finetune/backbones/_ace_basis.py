@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from finetune.backbones._e3nn import o3
 from finetune.errors import InputError
@@ -155,10 +156,12 @@ def coupling(ls: tuple[int, ...], L: int) -> np.ndarray:
 
 def threej(l1: int, l2: int, L: int) -> np.ndarray:
     """Coefficients that couple two real vectors of degrees l1 and l2 to one of degree L and, in the mean, of norm 1."""
-    return np.asarray(o3.wigner_3j(l1, l2, L).double()) * np.sqrt(2 * L + 1)
+    return np.asarray(o3.wigner_3j(l1, l2, L, dtype=torch.float64)) * np.sqrt(2 * L + 1)
 
 
 def _symmetrised(tensor: np.ndarray, alike: tuple[int, ...]) -> np.ndarray:
     """Mean over the exchanges of factors that have the same channel."""
-    orders = [p for p in itertools.permutations(range(len(alike))) if all(alike[i] == alike[j] for i, j in enumerate(p))]
+    orders = [
+        p for p in itertools.permutations(range(len(alike))) if all(alike[i] == alike[j] for i, j in enumerate(p))
+    ]
     return np.asarray(np.mean([np.transpose(tensor, p) for p in orders], axis=0))

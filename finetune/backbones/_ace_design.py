@@ -5,6 +5,7 @@ dB/dr of an edge is dB/dA of its atom times dA/dr of the edge, two dense matrice
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,7 +87,9 @@ def _slopes(potential: ACE, padded: Tensor, filled: Tensor, species: Tensor) -> 
     for axis in range(3):
         direction = torch.zeros_like(padded)
         direction[..., axis] = 1
-        parts.append(torch.func.jvp(forward, (padded,), (direction,))[1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch warns of itself at the first use
+            parts.append(torch.func.jvp(forward, (padded,), (direction,))[1])
     dg, dy = (torch.stack(part, dim=-1).detach() for part in zip(*parts, strict=True))
     return dg, dy
 

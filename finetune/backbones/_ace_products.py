@@ -1,4 +1,4 @@
-"""The invariant functions B of the atomic base A, evaluated for many atoms at once; numbers of one feature lie together."""
+"""The invariant functions B of the atomic base A for many atoms at once; the numbers of one feature lie together."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ class Products(nn.Module):
 
     def _index(self, name: str, rows: Sequence[Sequence[int]]) -> None:
         """Keep rows of indices as a buffer with one row for each factor."""
-        self.register_buffer(name, torch.tensor(rows, dtype=torch.int64).reshape(-1, 2).T.contiguous(), persistent=False)
+        self.register_buffer(
+            name, torch.tensor(rows, dtype=torch.int64).reshape(-1, 2).T.contiguous(), persistent=False
+        )
 
     def _channel(self, channel: tuple[int, int, int]) -> int:
         _, mu, n = channel
@@ -69,7 +71,7 @@ class Products(nn.Module):
 
     def _starts(self, pairs: dict[tuple[int, int, int], list[tuple[int, int]]]) -> dict[tuple[int, int, int], int]:
         """First row of each block of pairs among the rows of its degree L; the As come first."""
-        next_row = {L: self.species * self.n_mixed if L <= self.lmax else 0 for _, _, L in pairs}
+        next_row = {L: self.species * self.n_mixed if self.lmax >= L else 0 for _, _, L in pairs}
         starts = {}
         for key, members in pairs.items():
             starts[key] = next_row[key[2]]
@@ -128,8 +130,9 @@ class Products(nn.Module):
     def partials(self, base: Sequence[Tensor]) -> Tensor:
         """Derivatives dB/dA, shape (species, functions, n_mixed * (lmax + 1)², atoms); order 1 has none.
 
-        Every function gets copies of its factors of its own, so that one reverse pass gives all derivatives. A of degree
-        l, radial function n and m comes in place `n * (lmax + 1)² + l² + m`, as in an outer product of R_n and Y_lm.
+        Every function gets its own copies of its factors, so that one reverse pass gives all derivatives. A of
+        degree l, radial function n and m comes in place `n * (lmax + 1)² + l² + m`: that of R_n Y_lm in their outer
+        product.
         """
         atoms, width = base[0].shape[-1], (self.lmax + 1) ** 2
         result = base[0].new_zeros(self.species * len(self.functions) * self.n_mixed * width, atoms)

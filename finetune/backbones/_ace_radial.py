@@ -46,7 +46,7 @@ class Chebyshev:
 
 @dataclass(frozen=True)
 class Bessel:
-    """Spherical Bessel functions, made orthogonal with a vanishing first and second derivative at the cutoff (`SBessel`).
+    """Orthogonal sums of spherical Bessel functions, with no slope and curvature at the cutoff (`SBessel`).
 
     Kocer et al., 10.1063/1.5111045.
     """
@@ -104,7 +104,9 @@ class Core:
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         if not (0 < self.fraction < 1.2 and self.width > 0):
-            raise InputError(f"core repulsion with fraction {self.fraction} and width {self.width} Å; give 0 to 1.2, > 0")
+            raise InputError(
+                f"core repulsion with fraction {self.fraction} and width {self.width} Å; give both above 0"
+            )
 
     def table(self, numbers: list[int]) -> dict[str, np.ndarray]:
         """Inner distance and width (Å), prefactor (eV Å) and lambda (1/Å²) for each pair of elements."""
@@ -122,7 +124,7 @@ def zbl(a: int, b: int, r: np.ndarray) -> np.ndarray:
 
 
 def _screened(a: int, b: int, inner: float) -> tuple[float, float]:
-    """Prefactor (eV Å) and lambda (1/Å²) of half the ZBL repulsion below the inner distance, fitted to its logarithm."""
+    """Prefactor (eV Å) and lambda (1/Å²) of half the ZBL repulsion, by its logarithm below the inner distance."""
     r = np.linspace(SMALLEST_CORE * inner, inner, 50)
     slope, constant = np.polyfit(r**2, np.log(zbl(a, b, r) * r / 2), 1)
     return float(np.exp(constant)), float(-slope)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,15 +23,16 @@ from ase.data import atomic_numbers
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from finetune.backbones import _ace_basis, _ace_design
+from finetune import graph as graphs
+from finetune.backbones import _ace_basis, _ace_design, _ace_yace
 from finetune.backbones._ace_edges import Edges
 from finetune.backbones._ace_products import Products
 from finetune.backbones._ace_radial import RADIALS, Core, repulsion, step
 from finetune.backbones._e3nn import o3
 from finetune.errors import InputError, unknown
-from finetune import graph as graphs
+from finetune.files import write_text
 from finetune.graph import Graph, edge_vectors, neighbour_graph
-from finetune.potential import Design, LinearPotential, Potential
+from finetune.potential import Design, Exported, LinearPotential, Potential
 
 CHUNK = 128
 """Atoms whose products are worked out together in evaluation: their intermediate numbers stay in the cache."""
@@ -55,7 +57,10 @@ class ACE(LinearPotential):
         dtype: `float64` or `float32`.
     """
 
+    rows: Tensor
+    scale: Tensor
     groups = {"radial": ("mixing",), "readouts": ("coefficients",)}  # noqa: RUF012
+    formats = ("yace",)
     licence = "that of the data it is fitted to"
 
     def __init__(
@@ -77,7 +82,7 @@ class ACE(LinearPotential):
             raise unknown("radial basis", radial, RADIALS)
         if cutoff <= 0 or not exponents or any(m <= 0 for m in exponents):
             raise InputError(f"cutoff {cutoff} Å and exponents {list(exponents)} must be above 0")
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "elements": list(elements), "cutoff": float(cutoff), "nmax": list(nmax), "lmax": list(lmax),
             "functions": functions, "radial": radial, "decay": float(decay), "exponents": list(exponents),
             "core": None if core is None else asdict(Core(**core)),
@@ -183,7 +188,7 @@ class ACE(LinearPotential):
         return g.sum(dim=-2).view(atoms, n, -1).permute(1, 2, 0), rows
 
     def design(self, graph: Graph) -> Design:
-        """Derivatives by the coefficients of the first density, element by element (`finetune.backbones._ace_design`)."""
+        """Derivatives by the coefficients of the first density, element by element."""
         return _ace_design.design(self, graphs.to(graph, self.device, torch.float64))
 
     def set_coefficients(self, values: Float[Tensor, " c"], scale: Float[Tensor, " c"] | None = None) -> None:
@@ -216,6 +221,14 @@ class ACE(LinearPotential):
         """`class_path` and `init_args` that rebuild the architecture."""
         dtype = str(self.dtype).removeprefix("torch.")
         return {"class_path": "finetune.backbones.ace.ACE", "init_args": {**self.settings, "dtype": dtype}}
+
+    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
+        """Write a `.yace` file for LAMMPS' `pair_style pace`, core repulsion included."""
+        if format != "yace":
+            raise unknown("format for ACE", format, self.formats)
+        write_text(path, _ace_yace.yace(self, references or {}))
+        symbols = self.settings["elements"]
+        return Exported(symbols, "pace", f"* * {path.name} {' '.join(symbols)}")
 
     @classmethod
     def tiny(cls) -> ACE:
@@ -271,10 +284,11 @@ def embedded(rho: Tensor, exponent: float) -> Tensor:
     """F(rho): rho itself, or its power with a finite slope at 0, odd in rho (`FinnisSinclairShiftedScaled`)."""
     if exponent == 1:
         return rho
-    size = rho.abs()
+    sign = torch.where(rho < 0, -1.0, 1.0).to(rho.dtype)
+    size = sign * rho  # not rho.abs(), whose slope at 0 is 0
     near, inverse = torch.exp(-size), 1 / exponent
     power = (inverse ** (inverse / (1 - inverse)) * near + size) ** exponent
-    return torch.where(rho < 0, -1.0, 1.0) * (power - inverse ** (1 / (1 - inverse)) * near)
+    return sign * (power - inverse ** (1 / (1 - inverse)) * near)
 
 
 def _numbers(elements: Sequence[str]) -> list[int]:

@@ -218,6 +218,7 @@ def quiet() -> None:
         ".*srun.*",
         ".*exists and is not empty.*",
         ".*could not find the monitored key.*",
+        ".*training_step. returned .None.*",
     ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", category=UserWarning, module="(e3nn|mace|chgnet|pymatgen).*")

@@ -83,7 +83,7 @@ class NormalEquations:
         design = self.linear.design(batch.graph)
         n = batch.n_atoms.double().cpu()
         hits = (batch.graph["numbers"].cpu()[:, None] == self.elements).double()
-        atoms = torch.zeros(len(n), len(self.elements), dtype=torch.float64).index_add(0, batch.graph["batch"].cpu(), hits)
+        atoms = hits.new_zeros(len(n), len(self.elements)).index_add(0, batch.graph["batch"].cpu(), hits)
         energy = torch.cat([design.energy.cpu(), atoms], dim=1) / n[:, None]
         self._add("energy", energy, (batch.labels.energy.cpu() - rest.energy) / n)
         self._add("forces", design.forces.cpu().flatten(0, 1), (batch.labels.forces.cpu() - rest.forces).flatten())
@@ -165,13 +165,14 @@ def solve(train: NormalEquations, valid: NormalEquations | None, loss: Loss, set
     coefficients = scaled / scale[:, None]
     full = torch.cat([coefficients, inverse @ (right[c:, None] - square[c:, :c] @ coefficients)])
     losses = _losses(full, square, right, at_zero)
-    beyond = _losses(full, *valid.weighted(loss)) if valid and sum(valid.counts.values()) else torch.full_like(losses, torch.nan)
+    seen = valid is not None and sum(valid.counts.values()) > 0
+    beyond = _losses(full, *valid.weighted(loss)) if seen and valid else torch.full_like(losses, torch.nan)
     if settings.ridge == "evidence":
         rows, weight = sum(train.counts.values()), sum(loss.weights[t] for t in TERMS if train.counts[t])
         score = _minus_log_evidence(losses, scaled, values, ridges, rows / weight, rows)
     elif settings.ridge == "validation":
-        if beyond.isnan().any():
-            raise InputError("the ridge is chosen by validation frames, and none has a label; give --model.solve.ridge evidence")
+        if not seen:
+            raise InputError("no labelled validation frame to choose the ridge by; give --model.solve.ridge evidence")
         score = beyond
     else:
         score = losses

@@ -28,7 +28,7 @@ from finetune.loss import Loss
 from finetune.potential import Potential
 from finetune.properties import Properties
 from finetune.references import References, fit_references
-from finetune.training.closed_form import ClosedForm, NormalEquations, Solution, gather, solve, take_up
+from finetune.training.closed_form import ClosedForm, NormalEquations, gather, solve, take_up
 
 
 def adamw(parameters: Any) -> Optimizer:
@@ -128,7 +128,8 @@ class FineTune(lightning.LightningModule):
     def _add(self, batch: Batch) -> None:
         """Add a batch to the normal equations, and solve them after the last one."""
         trainer: Any = self.trainer
-        assert self.equations is not None and self.solve is not None
+        assert self.equations is not None
+        assert self.solve is not None
         self.equations.add(batch)
         if trainer.is_last_batch:
             valid = gather(self.potential, trainer.datamodule.loader("valid"))

@@ -1,0 +1,68 @@
+"""`finetune export MODEL`: a potential for another programme."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import jsonargparse
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from finetune import models
+from finetune.errors import InputError, unknown
+from finetune.exporting import lammps_input
+
+CHECKPOINT = "checkpoint"
+SUFFIX = {CHECKPOINT: "pt"}
+
+
+def run(arguments: list[str]) -> None:
+    """Export with arguments as on the command line."""
+    jsonargparse.auto_cli(export, args=arguments[1:], prog="finetune export", as_positional=True)
+
+
+def export(model: str, format: str = CHECKPOINT, output: str | None = None, structure: str | None = None) -> None:
+    """Write a model as a file for another programme, with an input file that runs it where that is LAMMPS.
+
+    Formats: checkpoint (every model: one file for this package, weights only); yace (an atomic cluster expansion for
+    LAMMPS' pair_style pace and other programmes that read pacemaker's files).
+
+    Args:
+        model: a model name, a run directory or a checkpoint.
+        format: what to write.
+        output: the file to write; `potential.FORMAT` in the run directory, or here, where it is left out.
+        structure: file of a structure for the LAMMPS input.
+    """
+    potential = models.load(model)
+    known = (CHECKPOINT, *potential.formats)
+    if format not in known:
+        raise unknown(f"format for {potential.kind}", format, known)
+    directory = Path(model) if Path(model).is_dir() else Path()
+    path = directory / f"potential.{SUFFIX.get(format, format)}" if output is None else Path(output)
+    if path.exists():
+        raise InputError(f"{path} is there already; choose another --output")
+    atoms = read_structure(structure, potential.elements) if structure is not None else None
+    if format == CHECKPOINT:
+        models.save(potential, path)
+        written = [path]
+    else:
+        exported = potential.export(format, path)
+        about = f"{potential.kind}, exported from {model}"
+        files = lammps_input(path, exported.symbols, exported.style, exported.coefficients, about, atoms)
+        written = [path, *files]
+    print("\n".join(f"wrote {file}" for file in written))
+
+
+def read_structure(file: str, elements: frozenset[int]) -> Atoms:
+    """The first structure of a file, of elements that the potential knows."""
+    try:
+        atoms: Atoms = ase.io.read(file, 0)  # type: ignore[assignment]
+    except FileNotFoundError:
+        raise InputError(f"there is no file {file}; check the path") from None
+    except Exception as error:
+        raise InputError(f"{file} cannot be read as a structure ({error})") from error
+    strange = sorted({chemical_symbols[z] for z in set(atoms.numbers.tolist()) - elements})
+    if strange:
+        raise InputError(f"{file} contains {', '.join(strange)}, which the model does not know; give another structure")
+    return atoms

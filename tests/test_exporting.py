@@ -1,0 +1,123 @@
+"""Exported potentials, read back by other people's code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+
+from finetune import models
+from finetune.adapting import Shifted
+
+from .commands import command
+from .structures import frames, lithium, of_family
+from .tolerances import close
+
+ACE = models.backbone("ace")
+REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """`ace_jax`, an implementation of its own, in double precision."""
+    ace_jax = pytest.importorskip("ace_jax", reason="pip install 'finetune-interface[yace]'")
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    return ace_jax.ACECalculator
+
+
+def written(potential, path: Path) -> Path:
+    model = path / "model.pt"
+    models.save(potential, model)
+    assert command("export", model, "--format", "yace", "--output", path / "model.yace") == 0
+    return path / "model.yace"
+
+
+ORDER_FOUR = "order four with l"
+VARIANTS = {"linear": ACE.tiny, **{name: (lambda name=name: ACE.variants()[name]) for name in ACE.variants()}}
+EVERY = (*VARIANTS, ORDER_FOUR)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("finnis-sinclair core", 3),
+        *(pytest.param(name, 20, marks=pytest.mark.slow) for name in (*VARIANTS, ORDER_FOUR)),
+    ],
+)
+def test_another_implementation_reads_the_same_energies_and_forces(name, count, reader, tmp_path):
+    make = VARIANTS.get(name, lambda: ACE._random(nmax=[4, 2, 2, 2], lmax=[0, 3, 2, 2], functions=150))
+    potential = Shifted(make(), REFERENCES).eval()
+    calculator = reader(str(written(potential, tmp_path)))
+    chosen = frames()[:: 60 // count][:count]
+    squeezed = lithium()
+    squeezed.set_cell(squeezed.cell * 0.62, scale_atoms=True)  # into the core repulsion
+    for atoms in [*chosen, squeezed]:
+        predicted = potential(potential.collate([potential.graph(atoms)]))
+        there = atoms.copy()
+        there.calc = calculator
+        close(predicted.energy, [there.get_potential_energy()], "yace energy")
+        close(predicted.forces, there.get_forces(), "yace forces")
+        close(predicted.stress[0], there.get_stress(voigt=False), "yace stress")
+        assert np.abs(there.get_forces()).max() > 1e-3
+    assert len(chosen) == count
+
+
+def test_the_file_is_plain_yaml_with_numbers(tmp_path):
+    potential = ACE.variants()["finnis-sinclair core"]
+    text = written(potential, tmp_path).read_text()
+    functions = yaml.safe_load("functions:" + text.split("functions:")[1])["functions"]
+    values = [x for rows in functions.values() for row in rows for x in row["ctildes"]]
+    assert all(isinstance(x, float) for x in values)
+    assert {row["rank"] for row in functions[0]} == {1, 2, 3, 4}
+    assert all(len(row["ms_combs"]) == row["rank"] * row["num_ms_combs"] for row in functions[0])
+
+
+def test_the_lammps_input_names_what_is_beside_it(tmp_path):
+    path = written(ACE.tiny(), tmp_path)
+    words = path.with_suffix(".in").read_text().split()
+    assert "model.data" in words
+    assert words[words.index("pair_coeff") + 1 :][:6] == ["*", "*", "model.yace", "Li", "P", "S"]
+    atoms = ase.io.read(path.with_suffix(".data"), format="lammps-data", atom_style="atomic")
+    assert set(atoms.numbers.tolist()) == {3, 15, 16}
+
+
+def test_a_structure_of_the_users_own_is_taken(tmp_path):
+    models.save(ACE.tiny(), tmp_path / "model.pt")
+    glass = of_family("amorphous")
+    ase.io.write(tmp_path / "glass.xyz", glass)
+    arguments = ["--format", "yace", "--output", tmp_path / "x.yace", "--structure", tmp_path / "glass.xyz"]
+    assert command("export", tmp_path / "model.pt", *arguments) == 0
+    atoms = ase.io.read(tmp_path / "x.data", format="lammps-data", atom_style="atomic")
+    assert sorted(atoms.numbers) == sorted(glass.numbers)
+
+
+def test_a_checkpoint_of_one_file_is_the_same_model(tmp_path):
+    potential = Shifted(ACE.tiny(), REFERENCES).eval()
+    models.save(potential, tmp_path / "model.pt")
+    assert command("export", tmp_path / "model.pt", "--output", tmp_path / "copy.pt") == 0
+    graph = potential.collate([potential.graph(lithium())])
+    close(models.load(tmp_path / "copy.pt")(graph).energy, potential(graph).energy, "identity, float64")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["chgnet", "--format", "yace"], "format for CHGNet 'yace'"),
+        (["model.pt", "--format", "yaec"], "yace"),
+        (["model.pt", "--output", "model.pt"], "is there already"),
+        (["model.pt", "--format", "yace", "--structure", "nowhere.xyz"], "no file nowhere.xyz"),
+        (["model.pt", "--format", "yace", "--structure", "iron.xyz"], "contains Fe"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    models.save(ACE.tiny(), tmp_path / "model.pt")
+    (tmp_path / "iron.xyz").write_text("1\n\nFe 0 0 0\n")
+    assert command("export", *arguments) == 1
+    assert words in capsys.readouterr().err
