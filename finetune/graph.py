@@ -93,11 +93,14 @@ def to(graph: Graph, device: torch.device | str, dtype: torch.dtype) -> Graph:
     }
 
 
-def edge_vectors(graph: Graph, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors from centre to neighbour of every edge, and the lattice translations in them, both (edges, 3) in Å."""
-    i, j = graph["edge_index"]
-    translations = torch.einsum("ei,eij->ej", graph["shifts"], cell[graph["batch"][i]])
-    return positions[j] - positions[i] + translations, translations
+def edge_vectors(graph: Graph) -> Tensor:
+    """Vectors from centre to neighbour of every edge, shape (edges, 3), Å."""
+    (i, j), positions, cell = graph["edge_index"], graph["positions"], graph["cell"]
+    if len(cell) == 1:
+        translations = graph["shifts"] @ cell[0]
+    else:
+        translations = torch.einsum("ei,eij->ej", graph["shifts"], cell[graph["batch"][i]])
+    return positions.index_select(0, j) - positions.index_select(0, i) + translations
 
 
 def energy_and_derivatives(
@@ -105,37 +108,31 @@ def energy_and_derivatives(
 ) -> Properties:
     """Energy, forces and stress of a batched graph by reverse-mode differentiation.
 
-    Forces are F = -dE/dr, stress is sigma = (1/V) dE/d(epsilon) for the symmetric strain epsilon that maps
-    r -> r (1 + epsilon) (Knuth et al., 10.1016/j.cpc.2015.01.003).
+    Energies depend on the geometry through edge vectors r only. With g = dE/dr of every edge, the force on an atom is
+    the sum of g over the edges that leave it minus that over the edges that arrive, and the stress is the sum of
+    (r g + g r) / 2 over the volume (Thompson et al., 10.1063/1.3245303).
 
     Args:
-        graph: the batch; `positions`, `cell` and the edge vectors are strained copies when `energies` sees them.
-        energies: strained graph -> (energy per structure, energies per atom or None, magnetic moments or None);
-            it finds `vectors` (edges 3, Å) in the graph.
+        graph: the batch.
+        energies: graph -> (energy per structure, energies per atom or None, magnetic moments or None); it finds
+            `vectors` (edges 3, Å) in the graph and takes the geometry from there, nowhere else.
         training: keep the autograd graph, so that a loss on forces and stress can be differentiated.
     """
-    n = len(graph["n_atoms"])
     with torch.enable_grad():
-        positions = graph["positions"].detach().requires_grad_(True)
-        strain = positions.new_zeros(n, 3, 3, requires_grad=True)
-        stretch = torch.eye(3, dtype=positions.dtype, device=positions.device) + (strain + strain.mT) / 2
-        batch = graph["batch"]
-        strained = torch.einsum("ni,nij->nj", positions, stretch[batch])
-        cell = graph["cell"] @ stretch
-        vectors, translations = edge_vectors(graph, strained, cell)
-        energy, per_atom, magmoms = energies(
-            {**graph, "positions": strained, "cell": cell, "vectors": vectors, "translations": translations}
-        )
-        gradients = torch.autograd.grad(
-            energy.sum(), [positions, strain], create_graph=training, materialize_grads=True
-        )
+        vectors = edge_vectors(graph).detach().requires_grad_(True)
+        energy, per_atom, magmoms = energies({**graph, "vectors": vectors})
+        (gradient,) = torch.autograd.grad(energy.sum(), vectors, create_graph=training, materialize_grads=True)
+        i, j = graph["edge_index"]
+        forces = torch.zeros_like(graph["positions"]).index_add(0, i, gradient).index_add(0, j, gradient, alpha=-1)
+        virials = (vectors.detach()[:, :, None] * gradient[:, None]).flatten(1)
+        virial = virials.new_zeros(len(graph["n_atoms"]), 9).index_add(0, graph["batch"][i], virials).view(-1, 3, 3)
     volume = torch.linalg.det(graph["cell"]).abs()
     known = volume > 1e-6
     volume = torch.where(known, volume, 1.0)  # not NaN: 0/NaN would spoil the gradient of the whole batch
-    stress = torch.where(known[:, None, None], gradients[1] / volume[:, None, None], torch.nan)
+    stress = torch.where(known[:, None, None], (virial + virial.mT) / 2 / volume[:, None, None], torch.nan)
     parts = Properties(
         energy=energy,
-        forces=-gradients[0],
+        forces=forces,
         stress=stress,
         energies=per_atom,
         magmoms=magmoms,

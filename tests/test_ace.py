@@ -75,7 +75,7 @@ def test_functions_are_sums_over_tuples_of_neighbours(radial):
     vectors = atoms.positions[1:]
     species = np.array([["Li", "P", "S"].index(symbol) for symbol in atoms.symbols[1:]])
     distances = torch.from_numpy(np.linalg.norm(vectors, axis=1))
-    g = potential.radial(distances, potential.cutoff, potential.n_radial).numpy()
+    g = potential.radial(distances, potential.cutoff, potential.n_radial).numpy().T
     y = {(l, m): harmonics(l, m, vectors) for l in range(3) for m in range(-l, l + 1)}
     found = functions(potential, atoms)[0]
     assert {f.order for f in potential.products.functions} == {1, 2, 3, 4}
@@ -94,11 +94,23 @@ def test_functions_are_sums_over_tuples_of_neighbours(radial):
         close(abs(value) / size, abs(expected) / size, "identity, float64")
 
 
+def test_spherical_harmonics_are_those_of_scipy_in_real_form(rng):
+    harmonics_of = importlib.import_module(ACE.__module__).spherical_harmonics
+    vectors = rng.normal(size=(20, 3))
+    units = torch.from_numpy(vectors.T / np.linalg.norm(vectors, axis=1))
+    found = harmonics_of(units, 5).numpy()
+    for l in range(6):
+        for m in range(l + 1):
+            y = harmonics(l, m, vectors) * (np.sqrt(2) * (-1) ** m if m else 1)
+            close(found[l * l + l + m], y.real, "identity, float64")
+            close(found[l * l + l - m], y.imag if m else y.real, "identity, float64")
+
+
 def test_order_two_follows_the_addition_theorem():
     potential = ACE(["Li", "P", "S"], nmax=[3, 2], lmax=[0, 3], functions=None, cutoff=5.0)
     atoms = cluster()
     units = atoms.positions[1:] / np.linalg.norm(atoms.positions[1:], axis=1)[:, None]
-    g = potential.radial(torch.from_numpy(np.linalg.norm(atoms.positions[1:], axis=1)), 5.0, 3).numpy()
+    g = potential.radial(torch.from_numpy(np.linalg.norm(atoms.positions[1:], axis=1)), 5.0, 3).numpy().T
     species = np.array([["Li", "P", "S"].index(symbol) for symbol in atoms.symbols[1:]])
     found = functions(potential, atoms)[0]
     for f, value in zip(potential.products.functions, found, strict=True):
@@ -157,7 +169,7 @@ def test_spherical_bessel_functions_are_orthogonal_and_end_smoothly():
     radial = ACE(["Li"], cutoff=cutoff).radial
 
     def g(r: float) -> np.ndarray:
-        return radial(torch.tensor([r], dtype=torch.float64), cutoff, count).numpy()[0]
+        return radial(torch.tensor([r], dtype=torch.float64), cutoff, count).numpy()[:, 0]
 
     overlap, _ = quad_vec(lambda r: r * r * np.outer(g(r), g(r)), 0, cutoff)
     np.testing.assert_allclose(overlap, np.eye(count), atol=1e-7)

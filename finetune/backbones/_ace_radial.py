@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from ase.data import covalent_radii
 from ase.units import Bohr, Hartree
-from jaxtyping import Float
 from torch import Tensor
 
 from finetune.errors import InputError
@@ -33,15 +32,15 @@ class Chebyshev:
     decay: float = 5.25
     yace = "ChebExpCos"
 
-    def __call__(self, r: Float[Tensor, "*n"], cutoff: float, count: int) -> Float[Tensor, "*n count"]:
-        """g_k(r), zero at the cutoff."""
+    def __call__(self, r: Tensor, cutoff: float, count: int) -> Tensor:
+        """g_k(r) of distances in Å, shape (k, ...), zero at the cutoff."""
         last = math.exp(-self.decay)
         x = 1 - 2 * (torch.exp(r * (-self.decay / cutoff)) - last) / (1 - last)
         polynomials = [torch.ones_like(x), x]
         while len(polynomials) < count:
             polynomials.append(2 * x * polynomials[-1] - polynomials[-2])
         rows = [polynomials[0], *((1 - p) / 2 for p in polynomials[1:])]
-        return torch.stack(rows[:count], dim=-1) * ((1 + torch.cos(r * (math.pi / cutoff))) / 2)[..., None]
+        return torch.stack(rows[:count]) * ((1 + torch.cos(r * (math.pi / cutoff))) / 2)
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,20 @@ class Bessel:
     decay = 1.0
     yace = "SBessel"
 
-    def __call__(self, r: Float[Tensor, "*n"], cutoff: float, count: int) -> Float[Tensor, "*n count"]:
-        """g_k(r), zero at the cutoff."""
-        k = torch.arange(1, count + 2, dtype=r.dtype, device=r.device)
-        sines = torch.sinc(r[..., None] * (k / cutoff))  # sin(pi x) / (pi x)
-        return sines @ torch.as_tensor(_bessel_matrix(count) / cutoff**1.5, dtype=r.dtype, device=r.device)
+    def __call__(self, r: Tensor, cutoff: float, count: int) -> Tensor:
+        """g_k(r) of distances in Å, shape (k, ...), zero at the cutoff."""
+        x = r * (math.pi / cutoff)
+        cosine = torch.cos(x)
+        ratios = [torch.ones_like(x), 2 * cosine]  # sin(k x) / sin(x), Chebyshev polynomials of the second kind
+        while len(ratios) < count + 1:
+            ratios.append(ratios[1] * ratios[-1] - ratios[-2])
+        matrix = torch.as_tensor(_bessel_matrix(count, cutoff).T, dtype=r.dtype, device=r.device)
+        sums = matrix @ torch.stack(ratios[: count + 1]).flatten(1)
+        return sums.view(count, *r.shape) * (torch.sin(x) / x)
 
 
-def _bessel_matrix(count: int) -> np.ndarray:
-    """Coefficients of sinc(k pi r / rc), k from 1, in the orthogonal functions; shape (count + 1, count)."""
+def _bessel_matrix(count: int, cutoff: float) -> np.ndarray:
+    """Coefficients of sin(k x) / x, k from 1, x = pi r / rc, in the orthogonal functions; shape (count + 1, count)."""
     n = np.arange(count)
     norm = (-1.0) ** n * math.sqrt(2) * math.pi * (n + 1) * (n + 2) / np.sqrt((n + 1) ** 2 + (n + 2) ** 2)
     raw = np.zeros((count + 1, count))
@@ -73,7 +77,7 @@ def _bessel_matrix(count: int) -> np.ndarray:
         e = i**2 * (i + 2) ** 2 / (4 * (i + 1) ** 4 + 1)
         before, d = d, 1 - e / d
         matrix[:, i] = (raw[:, i] + math.sqrt(e / before) * matrix[:, i - 1]) / math.sqrt(d)
-    return matrix
+    return matrix / np.arange(1, count + 2)[:, None] / cutoff**1.5
 
 
 RADIALS = {"chebyshev": Chebyshev, "bessel": Bessel}
@@ -82,7 +86,8 @@ RADIALS = {"chebyshev": Chebyshev, "bessel": Bessel}
 def step(r: Tensor, edge: Tensor, width: Tensor) -> Tensor:
     """1 below `edge - width`, 0 above `edge`, a polynomial with two continuous derivatives in between."""
     x = (1 - 2 * (1 + (r - edge) / width)).clamp(-1, 1)
-    return 0.5 + 7.5 / 2 * (x / 4 - x**3 / 6 + x**5 / 20)
+    square = x * x
+    return 0.5 + x * (0.9375 - square * (0.625 - square * 0.1875))
 
 
 @dataclass(frozen=True)

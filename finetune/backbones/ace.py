@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from finetune import graph as graphs
 from finetune.backbones import _ace_basis, _ace_design, _ace_yace
-from finetune.backbones._ace_edges import Edges
+from finetune.backbones._ace_edges import Edges, Rows
+from finetune.backbones._ace_harmonics import spherical_harmonics
 from finetune.backbones._ace_products import Products
 from finetune.backbones._ace_radial import RADIALS, Core, repulsion, step
-from finetune.backbones._e3nn import o3
 from finetune.errors import InputError, unknown
 from finetune.files import write_text
 from finetune.graph import Graph, edge_vectors, neighbour_graph
@@ -132,7 +132,7 @@ class ACE(LinearPotential):
         With exponents [1], the energy of an atom less its core repulsion is linear in them, per element.
         """
         graph = graphs.to(graph, self.device, torch.float64)
-        vectors, _ = edge_vectors(graph, graph["positions"], graph["cell"])
+        vectors = edge_vectors(graph)
         with torch.no_grad():
             parts = [self.functions(vectors[e.part[0]].to(self.dtype), e) for e in self._edges(graph).chunks(CHUNK)]
         return torch.cat(parts, dim=1).T.contiguous()
@@ -142,50 +142,45 @@ class ACE(LinearPotential):
 
     def functions(self, vectors: Tensor, edges: Edges) -> Tensor:
         """B of each atom, shape (functions, atoms), from edge vectors in Å."""
-        return self._functions(*edges.pad(vectors, self.cutoff), edges.species)
+        return self._functions(edges.by_atom(vectors, self.cutoff))
 
     def site_energies(self, vectors: Tensor, edges: Edges) -> Tensor:
         """Energy of each atom, eV, from edge vectors in Å."""
-        padded, filled = edges.pad(vectors, self.cutoff)
-        functions = self._functions(padded, filled, edges.species)
+        rows = edges.by_atom(vectors, self.cutoff)
         weights = (self.coefficients / self.scale[:, None]).flatten(0, 1)
-        densities = (weights @ functions).view(len(self.elements), len(self.exponents), -1)
-        chosen = densities.gather(0, edges.species.expand(1, len(self.exponents), -1))[0]
+        densities = (weights @ self._functions(rows)).view(len(self.elements), len(self.exponents), -1)
+        chosen = densities.gather(0, rows.species.expand(1, len(self.exponents), -1))[0]
         energies = torch.stack([embedded(rho, m) for rho, m in zip(chosen, self.exponents, strict=True)]).sum(dim=0)
-        if self.core is not None:
-            share = repulsion(padded.norm(dim=-1), self.cutoff, *self._of_pairs(edges.species, CORE)) * filled
-            energies = energies + share.sum(dim=-1).view(len(edges.species), -1).sum(dim=-1)
+        lengths = rows.vectors.norm(dim=-1)
+        if self._touching(lengths, rows):
+            energies = energies + repulsion(lengths, self.cutoff, *self._of_pairs(rows, CORE)).sum(dim=-1)
         return energies
 
-    def _functions(self, padded: Tensor, filled: Tensor, species: Tensor) -> Tensor:
-        """B from edge vectors padded to (segments, neighbours, 3)."""
-        g, y = self.radial_and_angular(padded, filled, species)
-        result: Tensor = self.products(*self.bases(g, y, species))
+    def _functions(self, rows: Rows) -> Tensor:
+        """B of the atoms that are rows, shape (functions, atoms)."""
+        result: Tensor = self.products(*self.bases(*self.radial_and_angular(rows), rows.kinds, rows.species))
         return result
 
-    def radial_and_angular(self, padded: Tensor, filled: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
-        """g_k, shape (segments, neighbours, k), and Y_lm, shape (segments, neighbours, lm)."""
-        lengths = padded.norm(dim=-1)
-        weight = filled
-        if self.core is not None:
-            weight = weight * (1 - step(lengths, *self._of_pairs(species, CORE[:2])))
-        g = self.radial(lengths, self.cutoff, self.n_radial) * weight[..., None]
-        axes = padded[..., [1, 2, 0]]  # e3nn's axis is y
-        y = o3.spherical_harmonics(list(range(self.lmax + 1)), axes, normalize=True, normalization="component")
-        return g, y
+    def radial_and_angular(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """g_k, faded out by the core repulsion, and Y_lm of each neighbour; shapes (k or lm, rows, neighbours)."""
+        lengths = rows.vectors.norm(dim=-1)
+        g = self.radial(lengths, self.cutoff, self.n_radial)
+        if self._touching(lengths, rows):
+            g = g * (1 - step(lengths, *self._of_pairs(rows, CORE[:2])))
+        return g, spherical_harmonics(rows.vectors.movedim(-1, 0) / lengths, self.lmax)
 
-    def bases(self, g: Tensor, y: Tensor, species: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def bases(self, g: Tensor, y: Tensor, kinds: Tensor, species: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Sums of g_k, shape (species, k, atoms), and for each l the A, shape (2 l + 1, channels, atoms)."""
         plain = self.plain
-        base = (g[..., : self.products.n_mixed] if plain else g).mT @ y
         n, atoms = len(self.elements), len(species)
-        base = base.view(atoms, n, -1, base.shape[-1])
+        of_species = kinds[:, None] * (g[: self.products.n_mixed] if plain else g)
+        base = (of_species.flatten(0, 1).transpose(0, 1) @ y.movedim(0, -1)).view(atoms, n, -1, len(y))
         rows = []
         for l in range(self.lmax + 1):
             part = base[..., l * l : (l + 1) ** 2]
             part = part if plain else self.mixing[species, :, :, l] @ part
             rows.append(part.flatten(1, 2).permute(2, 1, 0).contiguous())
-        return g.sum(dim=-2).view(atoms, n, -1).permute(1, 2, 0), rows
+        return (kinds.transpose(0, 1) @ g.movedim(0, -1)).permute(1, 2, 0), rows
 
     def design(self, graph: Graph) -> Design:
         """Derivatives by the coefficients of the first density, element by element."""
@@ -204,11 +199,22 @@ class ACE(LinearPotential):
         degrees = torch.tensor([float(f.degree) for f in self.products.functions], dtype=torch.float64)
         return degrees.repeat(len(self.elements))
 
-    def _of_pairs(self, species: Tensor, names: Sequence[str]) -> list[Tensor]:
-        """Numbers of the core repulsion for each segment, shape (segments, 1)."""
+    def _touching(self, lengths: Tensor, rows: Rows) -> bool:
+        """There is core repulsion and any pair of atoms is within its inner distance."""
+        if self.core is None or not lengths.numel():
+            return False
+        inner = self.get_buffer("core_inner")
+        row, neighbour = (lengths.detach() < inner.max()).nonzero(as_tuple=True)
+        own = inner.view(len(self.elements), -1)[rows.species[row]]
+        return bool((lengths.detach()[row, neighbour] < (rows.kinds[:, row, neighbour].T * own).sum(dim=1)).any())
+
+    def _of_pairs(self, rows: Rows, names: Sequence[str]) -> list[Tensor]:
+        """Numbers of the core repulsion for each neighbour, shape (rows, neighbours); those of none do nothing."""
         n = len(self.elements)
-        pairs = (species[:, None] * n + torch.arange(n, device=species.device)).reshape(-1, 1)
-        return [self.get_buffer(f"core_{name}").to(self.dtype)[pairs] for name in names]
+        tables = [self.get_buffer(f"core_{name}").to(self.dtype).view(n, n)[rows.species] for name in names]
+        nobody = 1 - rows.kinds.sum(dim=0) if "width" in names else 0
+        values = [(rows.kinds * table.T[..., None]).sum(dim=0) for table in tables]
+        return [value + nobody if name == "width" else value for name, value in zip(names, values, strict=True)]
 
     @property
     def plain(self) -> bool:
@@ -270,7 +276,7 @@ class _InChunks(torch.autograd.Function):
                 energy = potential.site_energies(own, chunk)
                 (gradient[chunk.part[0]],) = torch.autograd.grad(energy.sum(), own, materialize_grads=True)
             energies.append(energy.detach())
-        ctx.save_for_backward(gradient, edges.counts.view(len(edges.species), -1).sum(dim=1))
+        ctx.save_for_backward(gradient, edges.counts.sum(dim=1))
         return torch.cat(energies)
 
     @staticmethod
