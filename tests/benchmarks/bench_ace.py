@@ -127,11 +127,16 @@ def sizes(options: argparse.Namespace) -> bool:
 
     calculator = finetune.calculator(potential())
     cells = [crystal(count) for count in options.atoms]
-    rounds = [[_clock(lambda c=c: _forces(calculator, c)) / len(c) * 1e3 for c in cells] for _ in range(4)][1:]
-    best = np.min(rounds, axis=0)
+    rng = np.random.default_rng(0)
+    best = np.full(len(cells), np.inf)
+    for _ in range(3):
+        for k, cell in enumerate(cells):
+            for _ in range(2 + 4000 // len(cell)):
+                cell.rattle(1e-4, rng=rng)  # or the calculator gives its last results again
+                best[k] = min(best[k], _clock(lambda c=cell: _forces(calculator, c)) / len(cell) * 1e3)
     for cell, value in zip(cells, best, strict=True):
         print(f"{len(cell):6d} atoms: {value:.3f} ms per atom, {value / best[0]:.2f} of the smallest cell's")
-    return bool(best.max() / best.min() <= FLAT)
+    return bool(best.max() / best[0] <= FLAT)
 
 
 def fits(options: argparse.Namespace) -> bool:
