@@ -43,7 +43,7 @@ class ClosedForm:
     """
 
     ridge: Literal["validation", "evidence"] | float = "validation"
-    smoothness: float = 1.0
+    smoothness: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
