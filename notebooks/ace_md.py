@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.data import covalent_radii
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 
 import finetune
 
@@ -41,8 +41,9 @@ def run(model: str, atoms: Atoms, temperature_K: float, ps: float, seed: int = 0
     rng = np.random.default_rng(seed)
     atoms = atoms.copy()
     atoms.calc = finetune.calculator(model)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature_K, rng=rng)
-    dynamics = Langevin(atoms, 1 * units.fs, temperature_K=temperature_K, friction=0.01 / units.fs, rng=rng)
+    thermalize_momenta(atoms, temperature_K=temperature_K, rng=rng)
+    settings = {"temperature_K": temperature_K, "friction": 0.01 / units.fs, "fixcm": False}
+    dynamics = Langevin(atoms, 1 * units.fs, rng=rng, **settings)
     nearest, hottest = closest(atoms), 0.0
     for step in range(0, round(ps * 1000), 10):
         dynamics.run(10)

@@ -9,9 +9,9 @@ target interface out of training: no error of any model is looked at. Texts of t
 """
 
 # %%
+import argparse
 import hashlib
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def described(path: Path) -> dict[str, object]:
 
 def main() -> None:
     """Split, write, describe."""
-    output = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="directory to write to")
+    output = parser.parse_args().output
     frames = read(LABELS)
     families = {frame.family for frame in frames}
     seed = next((s for s in range(100_000) if fits(split(frames, FRACTIONS, s), families)), None)

@@ -216,3 +216,15 @@ def test_gradient_epochs_go_on_from_the_solution(tmp_path: Path):
     assert float(state["potential.coefficients"][:, 1].abs().max()) > 0
     unit = torch.eye(*state["potential.mixing"].shape[2::2])
     assert not torch.equal(state["potential.mixing"][0, 0, :, 0].double(), unit.double())
+
+
+@THEIR_WARNINGS
+def test_lbfgs_lowers_the_loss_of_all_frames_in_one_batch(tmp_path: Path):
+    assert not command(*SMALL, "--trainer.default_root_dir", tmp_path / "solved")
+    options = ["--model.potential", tmp_path / "solved", "--model.solve", "null", "--model.groups", "{radial: 0}"]
+    options += ["--model.optimizer", "torch.optim.LBFGS", "--trainer.gradient_clip_val", "null"]
+    options += ["--data.batch_edges", "10000000", "--model.schedule", "constant", "--trainer.max_epochs", "3"]
+    configs = SMALL[:5]
+    assert not command(*configs, *options, "--trainer.default_root_dir", tmp_path / "refined")
+    rows = np.genfromtxt(tmp_path / "refined/metrics.csv", delimiter=",", names=True)
+    assert rows["trainloss"][2] < rows["trainloss"][0]

@@ -163,7 +163,15 @@ class FineTune(lightning.LightningModule):
         """The optimiser over the free parameter groups; each keeps its peak learning rate as `peak`."""
         groups = parameter_groups(self.potential, 1.0, self.groups)
         factors = [group.pop("lr") for group in groups]
-        optimizer = self.optimizer(groups)
+        try:
+            optimizer = self.optimizer(groups)
+        except ValueError as error:
+            if "parameter groups" not in str(error):
+                raise
+            if len(set(factors)) > 1:
+                raise InputError(f"{error}; leave --model.groups out, or freeze groups (0) instead") from error
+            optimizer = self.optimizer([parameter for group in groups for parameter in group["params"]])
+            factors = factors[:1]
         for group, factor in zip(optimizer.param_groups, factors, strict=True):
             group["lr"] *= factor
             group["peak"] = group["lr"]
