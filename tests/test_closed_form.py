@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,21 @@ def test_lbfgs_lowers_the_loss_of_all_frames_in_one_batch(tmp_path: Path):
     assert not command(*configs, *options, "--trainer.default_root_dir", tmp_path / "refined")
     rows = np.genfromtxt(tmp_path / "refined/metrics.csv", delimiter=",", names=True)
     assert rows["trainloss"][2] < rows["trainloss"][0]
+
+
+@THEIR_WARNINGS
+def test_a_solved_model_is_tested_as_it_is(tmp_path: Path, capsys):
+    """The config says solve; judging the model must not solve, or forget, anything."""
+    assert not command(*SMALL, "--trainer.default_root_dir", tmp_path)
+    after = json.loads((tmp_path / "after.json").read_text())["test"]["all"]["forces_mae"]
+    capsys.readouterr()
+    assert not command("test", *SMALL[1:], "--ckpt_path", "best", "--trainer.default_root_dir", tmp_path)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "test/forces_mae" in line]
+    assert float(line.split()[-2]) == pytest.approx(after / 1000, rel=0.05)
+
+
+@THEIR_WARNINGS
+def test_averaged_weights_are_refused(tmp_path: Path, capsys):
+    average = '[{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]'
+    assert command(*SMALL, "--trainer.callbacks", average, "--trainer.default_root_dir", tmp_path) == 1
+    assert "--trainer.callbacks null" in capsys.readouterr().err

@@ -54,6 +54,17 @@ class ClosedForm:
             raise InputError(f"the ridge is {self.ridge}; give 0 or more, or validation or evidence")
 
 
+def check_linear(potential: Shifted) -> LinearPotential:
+    """The linear potential underneath.
+
+    Raises:
+        InputError: it is not one.
+    """
+    if not isinstance(potential.potential, LinearPotential):
+        raise InputError(f"{potential.kind} is not linear and cannot be solved for; leave --model.solve out")
+    return potential.potential
+
+
 class NormalEquations:
     """X'X, X'y and y'y of each term of the loss; the last columns count the atoms of each element.
 
@@ -62,12 +73,7 @@ class NormalEquations:
     """
 
     def __init__(self, potential: Shifted) -> None:
-        if not isinstance(potential.potential, LinearPotential):
-            raise InputError(
-                f"{type(potential.potential).__name__} is not linear in its coefficients and cannot be solved for; "
-                "leave --model.solve out"
-            )
-        self.potential, self.linear = potential, potential.potential
+        self.potential, self.linear = potential, check_linear(potential)
         self.elements = torch.tensor(sorted(potential.elements))
         self.degrees = self.linear.smoothness()
         size = len(self.degrees) + len(self.elements)
@@ -217,7 +223,5 @@ def gather(potential: Shifted, batches: Iterable[Batch]) -> NormalEquations:
 
 def take_up(potential: Shifted, solution: Solution) -> None:
     """Give a potential the coefficients and reference energies of a solution."""
-    linear = potential.potential
-    assert isinstance(linear, LinearPotential)
-    linear.set_coefficients(solution.coefficients, solution.scale)
+    check_linear(potential).set_coefficients(solution.coefficients, solution.scale)
     potential.add(solution.references)

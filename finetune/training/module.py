@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning
 import torch
 from ase.data import chemical_symbols
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Timer, WeightAveraging
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -28,7 +28,7 @@ from finetune.loss import Loss
 from finetune.potential import Potential
 from finetune.properties import Properties
 from finetune.references import References, fit_references
-from finetune.training.closed_form import ClosedForm, NormalEquations, gather, solve, take_up
+from finetune.training.closed_form import ClosedForm, NormalEquations, check_linear, gather, solve, take_up
 
 
 def adamw(parameters: Any) -> Optimizer:
@@ -76,7 +76,10 @@ class FineTune(lightning.LightningModule):
         self.potential.train()
         self.loss, self.optimizer, self.warmup, self.schedule, self.final = loss, optimizer, warmup, schedule, final
         self.groups, self.refit_references = dict(groups or {}), refit_references
-        self.solve, self.equations = solve, NormalEquations(self.potential) if solve else None
+        self.solve: ClosedForm | None = solve
+        self.equations: NormalEquations | None = None
+        if solve is not None:
+            check_linear(self.potential)
         magmoms = self.loss.magmoms > 0 or any((stage.magmoms or 0) > 0 for stage in self.loss.stages or [])
         freeze_unused(self.potential, magmoms)
         parameter_groups(self.potential, 1.0, self.groups)  # freezes before DDP looks at what is free
@@ -128,8 +131,9 @@ class FineTune(lightning.LightningModule):
     def _add(self, batch: Batch) -> None:
         """Add a batch to the normal equations, and solve them after the last one."""
         trainer: Any = self.trainer
-        assert self.equations is not None
         assert self.solve is not None
+        if self.equations is None or trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:
+            self.equations = NormalEquations(self.potential)
         self.equations.add(batch)
         if trainer.is_last_batch:
             valid = gather(self.potential, trainer.datamodule.loader("valid"))
@@ -214,6 +218,11 @@ class FineTune(lightning.LightningModule):
         """Refuse what would fail later without a clear word."""
         if torch.is_inference_mode_enabled():
             raise InputError("forces are gradients: validation needs Trainer(inference_mode=False)")
+        if self.solve is not None and any(isinstance(c, WeightAveraging) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise InputError(
+                "averaged weights would remember the coefficients from before they were solved for; leave the callback "
+                "out (--trainer.callbacks null), or refine a finished fit: --model.potential RUN --model.solve null"
+            )
         if self.refit_references and not self.trainer.ckpt_path:
             fitted = refit_references(self.potential, self.trainer.datamodule)  # type: ignore[attr-defined]
             rank_zero_info(fitted.message())

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Peak memory of a fit beyond its cached graphs.")
     parser.add_argument("--frames", type=int, nargs="+", default=[64, 256, 1024], help="numbers of frames")
-    parser.add_argument("--potential", default="chgnet", help="model name, or chgnet.tiny, mace.tiny")
+    parser.add_argument("--potential", default="chgnet", help="model name, chgnet.tiny, mace.tiny, or ace")
     parser.add_argument("--epochs", type=int, default=1, help="epochs of each fit")
     parser.add_argument("--batch-edges", type=int, default=4000, help="edges in a batch")
     parser.add_argument("--check", action="store_true", help=f"exit with 1 if that ratio is above {FLAT}")
@@ -90,6 +90,7 @@ def fit(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     from finetune import models
     from finetune.cli.lightning import TRAINER, quiet
     from finetune.data.module import FrameData
+    from finetune.training.closed_form import ClosedForm
     from finetune.training.module import FineTune
 
     quiet()
@@ -97,7 +98,11 @@ def fit(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     name, _, kind = options.potential.rpartition(".")
-    potential = models.backbone(name).tiny() if kind == "tiny" else models.load(options.potential)
+    solved = options.potential == "ace"  # in closed form, with the basis of configs/ace.yaml
+    if solved:
+        potential = models.backbone("ace")(["Li", "P", "S"], core={})
+    else:
+        potential = models.backbone(name).tiny() if kind == "tiny" else models.load(options.potential)
     data = FrameData(
         train=str(folder / "train.extxyz"), valid=str(folder / "valid.extxyz"), batch_edges=options.batch_edges
     )
@@ -109,9 +114,9 @@ def fit(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         "gradient_clip_val": 10.0,
     }
     settings |= {"enable_progress_bar": False, "enable_checkpointing": False}
-    trainer = lightning.Trainer(callbacks=[average], **settings)
+    trainer = lightning.Trainer(callbacks=[] if solved else [average], **settings)
     with contextlib.redirect_stdout(io.StringIO()):
-        trainer.fit(FineTune(potential), datamodule=data)
+        trainer.fit(FineTune(potential, solve=ClosedForm() if solved else None), datamodule=data)
     tensors = [tensor for part in ("train", "valid") for graph in data.graphs(part) for tensor in graph.values()]
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
