@@ -35,7 +35,7 @@ class Shifted(Potential):
         self.add(references or {})
         self.cutoff, self.elements, self.licence = potential.cutoff, potential.elements, potential.licence
         self.offsets, self.pretrained = potential.offsets, potential.pretrained
-        self.linear, self.formats = potential.linear, potential.formats
+        self.linear, self.formats, self.elsewhere = potential.linear, potential.formats, potential.elsewhere
         self.idle = tuple("potential." + prefix for prefix in potential.idle)
         self.only_magmoms = tuple("potential." + prefix for prefix in potential.only_magmoms)
         self.groups = {name: tuple("potential." + p for p in prefixes) for name, prefixes in potential.groups.items()}

@@ -14,5 +14,5 @@ def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:
     """An `InputError` for a name that does not exist, offering the nearest known one."""
     known = sorted(known)
     near = difflib.get_close_matches(got, known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {kind} {got!r}{hint} Known: {', '.join(known)}")
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return InputError(f"unknown {kind} {got!r}{hint} Known: {', '.join(known) or 'none'}")

@@ -51,7 +51,8 @@ def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
     if family not in known:
         if os.sep in text or (path.suffix and ":" not in text):
             raise InputError(f"there is no model file or run directory {text}; check the path")
-        raise unknown("model", text, [*known, *(f"{family}:{name}" for family in known for name in names(family))])
+        named = [family for family in known if names(family)]
+        raise unknown("model", text, [*named, *(f"{family}:{name}" for family in known for name in names(family))])
     return backbone(family).named(rest, trusted=trusted).eval()
 
 

@@ -51,6 +51,7 @@ class Potential(nn.Module, ABC):
         only_magmoms: prefixes of parameters that only magnetic moments depend on.
         linear: energies of atoms are linear in their descriptors, per element.
         formats: that `export` writes, beside a checkpoint.
+        elsewhere: what to do where an element is not known.
         offsets: index keys of the backbone's own graph and the key whose length they count, for `collate`.
     """
 
@@ -64,6 +65,7 @@ class Potential(nn.Module, ABC):
     only_magmoms: tuple[str, ...] = ()
     offsets: Mapping[str, str] = {}
     formats: tuple[str, ...] = ()
+    elsewhere: str = "Take another foundation model or drop the frame"
 
     @abstractmethod
     def graph(self, atoms: Atoms) -> Graph:
@@ -98,7 +100,10 @@ class Potential(nn.Module, ABC):
     @classmethod
     def named(cls, name: str, trusted: bool = False) -> Potential:
         """The potential behind the part of a model name after the colon (`chgnet:r2scan` -> `r2scan`)."""
-        raise InputError(f"{cls.__name__} has no named models (got {name!r}); give a run directory or a checkpoint")
+        raise InputError(
+            f"{cls.__name__} has no models by name; fit one (configs/{cls.__module__.rpartition('.')[2]}.yaml) and "
+            "give its run directory or checkpoint"
+        )
 
     @classmethod
     def names(cls) -> dict[str, str]:
@@ -143,7 +148,7 @@ class Potential(nn.Module, ABC):
             known = ", ".join(chemical_symbols[z] for z in sorted(self.elements))
             raise InputError(
                 f"{type(self).__name__} does not know {', '.join(chemical_symbols[z] for z in missing)}; "
-                f"it knows {known}. Take another foundation model or drop the frame"
+                f"it knows {known}. {self.elsewhere}"
             )
 
 

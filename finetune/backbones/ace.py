@@ -61,6 +61,7 @@ class ACE(LinearPotential):
     scale: Tensor
     groups = {"radial": ("mixing",), "readouts": ("coefficients",)}  # noqa: RUF012
     formats = ("yace",)
+    elsewhere = "Name it in elements, where the frames to fit to contain it, and fit again; or leave the structure out"
     licence = "that of the data it is fitted to"
 
     def __init__(

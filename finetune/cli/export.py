@@ -25,12 +25,12 @@ def run(arguments: list[str]) -> None:
 def export(model: str, format: str = CHECKPOINT, output: str | None = None, structure: str | None = None) -> None:
     """Write a model as a file for another programme, with an input file that runs it where that is LAMMPS.
 
-    Formats: checkpoint (every model: one file for this package, weights only); yace (an atomic cluster expansion for
-    LAMMPS' pair_style pace and other programmes that read pacemaker's files).
+    For example: finetune export runs/ace --format yace --structure my_cell.cif
 
     Args:
         model: a model name, a run directory or a checkpoint.
-        format: what to write.
+        format: checkpoint (every model; one file for this package) or yace (an atomic cluster expansion; for LAMMPS'
+            pair_style pace and whatever else reads pacemaker's files).
         output: the file to write; `potential.FORMAT` in the run directory, or here, where it is left out.
         structure: file of a structure for the LAMMPS input.
     """

@@ -130,6 +130,7 @@ class Solution:
         strength: the ridge over the largest eigenvalue.
         parameters: effective number of coefficients, those that the data determine.
         scan: strength and loss on training and validation frames.
+        chosen_by: validation, evidence, or given.
     """
 
     coefficients: Tensor
@@ -138,12 +139,14 @@ class Solution:
     strength: float
     parameters: float
     scan: list[tuple[float, float, float]] = field(repr=False)
+    chosen_by: str = "validation"
 
     def message(self) -> str:
         """What a user wants to know of it."""
+        edge = " (the strongest that was tried: is something wrong with the labels?)" if self.strength >= 1 else ""
         return (
-            f"solved for {len(self.coefficients)} coefficients; the data determine {self.parameters:.0f} of them at a "
-            f"ridge of {self.strength:.1e} of the largest eigenvalue"
+            f"solved for {len(self.coefficients)} coefficients, of which the data determine {self.parameters:.0f}; "
+            f"ridge by {self.chosen_by}: {self.strength:.1e} of the largest eigenvalue{edge}"
         )
 
 
@@ -185,8 +188,9 @@ def solve(train: NormalEquations, valid: NormalEquations | None, loss: Loss, set
     best = int(score.argmin())
     parameters = float((values / damped[:, best]).sum())
     references = {int(z): float(e) for z, e in zip(train.elements, full[c:, best], strict=True)}
+    chosen_by = settings.ridge if isinstance(settings.ridge, str) else "hand"
     scan = [(float(a), float(b), float(d)) for a, b, d in zip(ridges, losses, beyond, strict=True)]
-    return Solution(coefficients[:, best], scale, references, float(ridges[best]), parameters, scan)
+    return Solution(coefficients[:, best], scale, references, float(ridges[best]), parameters, scan, chosen_by)
 
 
 def _losses(w: Tensor, square: Tensor, right: Tensor, at_zero: float) -> Tensor:

@@ -243,6 +243,10 @@ def refit_references(potential: Shifted, data: FrameData) -> References:
     frames = data.frames("train")
     untouched = evaluate(potential, frames, shift=True, batch_edges=data.batch_edges, graphs=data.graphs("train"))
     problems = check_labels(untouched) if potential.pretrained and data.units else []
+    if not potential.pretrained:
+        rank_zero_info(
+            "units and signs of the labels are not checked for want of a model to compare with: finetune doctor"
+        )
     if problems:
         raise InputError("; ".join(problems) + " (--data.units false trains all the same)")
     difference = (untouched.labels.energy - untouched.predicted.energy).numpy()

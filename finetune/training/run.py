@@ -142,14 +142,22 @@ class RunDirectory(Callback):
         plots.curves(self.directory / "metrics.csv", self.directory / "curves.png")
         console = Console(record=True, width=100)
         if pl_module.refit_references:
-            console.print("\nbefore: the foundation model with reference energies refitted to the training frames")
+            console.print(f"\nbefore: {self._start(pl_module)}")
         for name, result in after.items():
-            console.print(f"\n[bold]{PARTS[name]}[/bold]")
+            title = PARTS[name] if pl_module.solve is None else PARTS[name].replace("the epoch", "ridge and epoch")
+            console.print(f"\n[bold]{title}[/bold]")
             console.print(compare_table(errors_from(before[name]), result))
         console.print(f"\nrun directory, and a model name like any other: {self.directory}")
         console.print("  best.ckpt last.ckpt   weights       config.yaml provenance.json   how it was made")
         console.print("  parity-*.png curves.png   plots     metrics.csv before.json after.json summary.md   figures")
         self._write("summary.md", "```\n" + console.export_text() + "```\n")
+
+    @staticmethod
+    def _start(pl_module: Any) -> str:
+        """What the errors before the fit are those of."""
+        what = "the model that it started from" if pl_module.potential.pretrained else "nothing but"
+        joint = "with" if pl_module.potential.pretrained else ""
+        return f"{what} {joint} reference energies refitted to the training frames".replace("  ", " ")
 
     def _evaluate(self, trainer: Any, potential: Potential, shift: bool) -> dict[str, Evaluation]:
         """Errors on the validation frames, and on the test frames where there are some."""

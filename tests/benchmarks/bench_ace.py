@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--atoms", type=int, nargs="+", default=[200, 2000, 20000], help="sizes of cells, about")
     parser.add_argument("--fits", type=int, default=1, help="fits of each side")
     parser.add_argument("--frames", type=Path, default=ROOT / "data/interface/train.extxyz", help="frames to fit to")
-    parser.add_argument("--degree", type=int, default=10, help="--max-degree of ace_jax's basis")
+    parser.add_argument("--degree", type=int, default=6, help="--max-degree of the peer's basis (6: 1047 coefficients)")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a promise is not kept")
     return parser
 
@@ -151,7 +151,7 @@ def fits(options: argparse.Namespace) -> bool:
             ase.io.write(folder / "valid.extxyz", [plain(atoms) for atoms in ase.io.read(valid, ":")])
             ours = _clock(lambda f=folder: _ours(f))
             peer = _clock(lambda f=folder: _peer(f, options.degree))
-            sizes_of = {"ours": count_of_ours(folder), "ace_jax": count_of_peer(folder)}
+            sizes_of = {"ours": count_of_ours(folder), "ace_jax": count_of_peer(folder, options.degree)}
         ratios.append(peer / ours)
         print(
             f"fit of {len(frames)} frames: ours {ours:.0f} s with {sizes_of['ours']} coefficients, "
@@ -182,12 +182,16 @@ def _ours(folder: Path) -> None:
 
 def _peer(folder: Path, degree: int) -> None:
     keys = ["--energy-key", "REF_energy", "--force-key", "REF_forces", "--stress-key", "REF_stress"]
-    basis = ["--elements", ",".join(ELEMENTS), "--order", 3, "--max-degree", degree, "--rcut", 6.0]
     data = ["--train", folder / "train.extxyz", "--test", folder / "valid.extxyz", "--e0", "lsq"]
-    _run("aj", "fit", *basis, *data, *keys, "--out", folder / "peer")
+    _run("aj", "fit", *_basis(degree), *data, *keys, "--out", folder / "peer")
 
 
-def _run(command: str, *arguments: Any) -> None:
+def _basis(degree: int) -> list[Any]:
+    return ["--elements", ",".join(ELEMENTS), "--order", 3, "--max-degree", degree, "--rcut", 6.0]
+
+
+def _run(command: str, *arguments: Any) -> str:
+    """What a command said."""
     script = shutil.which(command, path=str(Path(sys.executable).parent))
     done = subprocess.run(
         [script or command, *map(str, arguments)],
@@ -198,6 +202,7 @@ def _run(command: str, *arguments: Any) -> None:
     )
     if done.returncode:
         raise SystemExit(f"{command} failed with exit status {done.returncode}:\n{done.stdout[-3000:]}")
+    return done.stdout
 
 
 def count_of_ours(folder: Path) -> int:
@@ -207,10 +212,11 @@ def count_of_ours(folder: Path) -> int:
     return int(models.load(folder / "ours").potential.coefficients.numel())  # type: ignore[attr-defined]
 
 
-def count_of_peer(folder: Path) -> int:
-    """Coefficients of the other fit."""
-    with np.load(folder / "peer" / "model.npz", allow_pickle=False) as arrays:
-        return int(json.loads(json.dumps(max(arrays[key].size for key in arrays.files if "coef" in key or key == "c"))))
+def count_of_peer(folder: Path, degree: int) -> int:
+    """Coefficients of the other fit, as `aj basis` counts them."""
+    said = _run("aj", "basis", *_basis(degree), "--out", folder / "basis.npz")
+    (count,) = re.findall(r"(\d+) basis entries", said)
+    return int(count)
 
 
 if __name__ == "__main__":
