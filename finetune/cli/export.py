@@ -40,9 +40,9 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
         raise unknown(f"format for {potential.kind}", format, known)
     directory = Path(model) if Path(model).is_dir() else Path()
     path = directory / f"potential.{SUFFIX.get(format, format)}" if output is None else Path(output)
-    if path.exists():
-        raise InputError(f"{path} is there already; choose another --output")
     atoms = read_structure(structure, potential.elements) if structure is not None else None
+    if path.exists():
+        raise InputError(f"{path} is there already; choose another --output, or remove it")
     if format == CHECKPOINT:
         models.save(potential, path)
         written = [path]

@@ -219,6 +219,7 @@ def quiet() -> None:
         ".*exists and is not empty.*",
         ".*could not find the monitored key.*",
         ".*training_step. returned .None.*",
+        ".*infer the batch indices.*",
     ):
         warnings.filterwarnings("ignore", text)
     warnings.filterwarnings("ignore", category=UserWarning, module="(e3nn|mace|chgnet|pymatgen).*")
