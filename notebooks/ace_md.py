@@ -51,7 +51,8 @@ def run(model: str, atoms: Atoms, temperature_K: float, ps: float, seed: int = 0
         nearest, hottest = min(nearest, now), max(hottest, atoms.get_temperature())
         if now[0] < CLOSE or hottest > HOT * temperature_K or not np.isfinite(atoms.get_potential_energy()):
             pair = "-".join(atoms.symbols[k] for k in now[1:])
-            return f"fails at {step / 1000:.2f} ps: {pair} {now[1:]} at {now[0]:.2f} of their radii, {hottest:.0f} K"
+            what = f"{pair} {now[1:]} at {now[0]:.2f} of their radii, {hottest:.0f} K"
+            return f"fails at {(step + 10) / 1000:.2f} ps: {what}"
     pair = "-".join(atoms.symbols[k] for k in nearest[1:])
     return f"{ps:g} ps: closest {pair} at {nearest[0]:.2f} of the covalent radii, hottest {hottest:.0f} K"
 

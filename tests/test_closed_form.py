@@ -247,3 +247,59 @@ def test_averaged_weights_are_refused(tmp_path: Path, capsys):
     average = '[{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]'
     assert command(*SMALL, "--trainer.callbacks", average, "--trainer.default_root_dir", tmp_path) == 1
     assert "--trainer.callbacks null" in capsys.readouterr().err
+
+
+def test_energies_alone_are_enough_for_the_evidence():
+    """More coefficients than labels: the fit passes through all of them, and the score stays a number."""
+    potential = small()
+    equations = NormalEquations(potential)
+    for batch in batches(potential):
+        labels, nan = batch.labels, torch.full_like
+        only = type(labels)(labels.energy, nan(labels.forces, torch.nan), nan(labels.stress, torch.nan))
+        equations.add(Batch(batch.graph, only, batch.frames))
+    solution = solve(equations, None, LOSS, ClosedForm("evidence"))
+    assert all(np.isfinite(row[:2]).all() for row in solution.scan)
+    assert solution.coefficients.abs().max() > 0
+    assert solution.parameters <= 12
+
+
+def test_an_element_without_data_gets_no_coefficients():
+    wide = Shifted(models.backbone("ace")(["Li", "P", "S", "O"], nmax=[6, 2], lmax=[0, 2], functions=None, cutoff=5.0))
+    solution = solve(gather(wide, batches(wide)), None, LOSS, ClosedForm(0.0))
+    per_element = solution.coefficients.view(4, -1)
+    assert float(per_element[3].abs().max()) == 0
+    assert float((solution.coefficients * solution.scale).abs().max()) < 1e8
+
+
+def test_terms_without_weight_count_nothing():
+    loss = Loss("mse", energy=0.0, forces=0.0, stress=1.0)
+    potential = small()
+    equations = gather(potential, batches(potential))
+    assert equations.known(loss) == equations.counts["stress"]
+    other = NormalEquations(potential)
+    with pytest.raises(InputError, match="loss weights"):
+        solve(other, None, loss, ClosedForm("evidence"))
+
+
+@THEIR_WARNINGS
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--trainer.max_steps", "2", "--data.batch_edges", "500"], "allow it one epoch"),
+        (["--model.potential.init_args.dtype", "float32"], "dtype: float64"),
+    ],
+)
+def test_what_would_not_be_solved_is_told(options, words, tmp_path: Path, capsys):
+    assert command(*SMALL, *options, "--trainer.default_root_dir", tmp_path) == 1
+    assert words in capsys.readouterr().err
+
+
+@THEIR_WARNINGS
+def test_a_solved_fit_goes_on_by_gradient(tmp_path: Path):
+    nonlinear = ["--model.potential.init_args.exponents", "[1,0.5]", "--model.groups", "{}"]
+    assert not command(*SMALL, *nonlinear, "--trainer.default_root_dir", tmp_path)
+    solved = models.load(tmp_path / "last.ckpt").state_dict()["potential.coefficients"]
+    more = ["--trainer.max_epochs", "2", "--ckpt_path", "last"]
+    assert not command(*SMALL, *nonlinear, *more, "--trainer.default_root_dir", tmp_path)
+    refined = models.load(tmp_path / "last.ckpt").state_dict()["potential.coefficients"]
+    assert 0 < float((refined - solved).abs().max()) < 0.1 * float(solved.abs().max())

@@ -113,11 +113,16 @@ def test_a_checkpoint_of_one_file_is_the_same_model(tmp_path):
         (["model.pt", "--output", "model.pt"], "is there already"),
         (["model.pt", "--format", "yace", "--structure", "nowhere.xyz"], "no file nowhere.xyz"),
         (["model.pt", "--format", "yace", "--structure", "iron.xyz"], "contains Fe"),
+        (["model.pt", "--format", "yace", "--structure", "molecule.xyz"], "no cell"),
+        (["model.pt", "--format", "yace", "--output", "model.data"], "beside the model"),
+        (["model.pt", "--format", "yace", "--output", "my model.yace"], "several words"),
     ],
 )
 def test_what_cannot_be_exported_is_told(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     models.save(ACE.tiny(), tmp_path / "model.pt")
-    (tmp_path / "iron.xyz").write_text("1\n\nFe 0 0 0\n")
+    cell = 'Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"'
+    (tmp_path / "iron.xyz").write_text(f"1\n{cell}\nFe 0 0 0\n")
+    (tmp_path / "molecule.xyz").write_text("1\n\nS 0 0 0\n")
     assert command("export", *arguments) == 1
     assert words in capsys.readouterr().err

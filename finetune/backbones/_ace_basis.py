@@ -30,6 +30,7 @@ Channel = tuple[int, int, int]
 """l, mu, n; n counts from 0."""
 
 MAX_ORDER = 4
+MAX_L = 5
 INDEPENDENT = 1e-8  # smallest singular value, over the largest, of a function that counts as independent
 
 
@@ -79,6 +80,8 @@ def check(species: int, nmax: Sequence[int], lmax: Sequence[int]) -> None:
         )
     if species < 1 or min(nmax) < 1 or min(lmax) < 0 or lmax[0] != 0:
         raise InputError(f"nmax {list(nmax)} must be 1 or more, lmax {list(lmax)} 0 or more and 0 for order 1")
+    if max(lmax) > MAX_L:
+        raise InputError(f"lmax {list(lmax)}: spherical harmonics go up to {MAX_L}")
     if max(nmax) != nmax[0]:
         raise InputError(f"nmax {list(nmax)}: order 1 uses the radial basis itself and must have the most functions")
 

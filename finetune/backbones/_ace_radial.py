@@ -92,7 +92,7 @@ def step(r: Tensor, edge: Tensor, width: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Core:
-    """Repulsion of atoms that come closer than any in the data: the expansion fades out and screened nuclei take over.
+    """Repulsion of atoms that come very close: the expansion fades out and screened nuclei take over.
 
     Within `width` below the inner distance of a pair, its atomic base fades out and half of
     p exp(-lambda r²) / r fades in for each of the two atoms, with p and lambda fitted to the potential of Ziegler,
@@ -113,10 +113,18 @@ class Core:
                 f"core repulsion with fraction {self.fraction} and width {self.width} Å; give both above 0"
             )
 
+    def check(self, inner: np.ndarray) -> None:
+        """Refuse a width that leaves no room for the repulsion."""
+        if self.width >= inner.min():
+            raise InputError(
+                f"the core fades in over {self.width} Å; give less than {inner.min():.2f} Å, where it begins"
+            )
+
     def table(self, numbers: list[int]) -> dict[str, np.ndarray]:
         """Inner distance and width (Å), prefactor (eV Å) and lambda (1/Å²) for each pair of elements."""
         radii = covalent_radii[numbers]
         inner = self.fraction * (radii[:, None] + radii[None, :])
+        self.check(inner)
         pairs = [[_screened(a, b, inner[i, j]) for j, b in enumerate(numbers)] for i, a in enumerate(numbers)]
         prefactor, decay = np.moveaxis(np.array(pairs), -1, 0)
         return {"inner": inner, "width": np.full_like(inner, self.width), "prefactor": prefactor, "decay": decay}

@@ -12,6 +12,7 @@ scaled power of rho (`FinnisSinclairShiftedScaled`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -79,10 +80,7 @@ class ACE(LinearPotential):
     ) -> None:
         super().__init__()
         numbers = _numbers(elements)
-        if radial not in RADIALS:
-            raise unknown("radial basis", radial, RADIALS)
-        if cutoff <= 0 or not exponents or any(m <= 0 for m in exponents):
-            raise InputError(f"cutoff {cutoff} Å and exponents {list(exponents)} must be above 0")
+        _check(cutoff, functions, radial, decay, exponents, core, dtype)
         self.settings: dict[str, Any] = {
             "elements": list(elements), "cutoff": float(cutoff), "nmax": list(nmax), "lmax": list(lmax),
             "functions": functions, "radial": radial, "decay": float(decay), "exponents": list(exponents),
@@ -92,7 +90,7 @@ class ACE(LinearPotential):
         self.linear = self.exponents == (1.0,) and core is None
         self.radial = RADIALS[radial](decay) if radial == "chebyshev" else RADIALS[radial]()
         every = _ace_basis.functions(len(numbers), nmax, lmax)
-        self.products = Products(len(numbers), max(nmax[1:], default=0), _ace_basis.chosen(every, functions))
+        self.products = Products(len(numbers), max(nmax[1:], default=1), _ace_basis.chosen(every, functions))
         self.n_radial, self.lmax = nmax[0], self.products.lmax
         n, f = len(numbers), len(self.products.functions)
         rows = torch.full((120,), -1)
@@ -102,6 +100,9 @@ class ACE(LinearPotential):
         unit = torch.eye(self.products.n_mixed, self.n_radial)
         self.mixing = nn.Parameter(unit[:, None].expand(n, n, -1, self.lmax + 1, -1).clone())
         self.coefficients = nn.Parameter(torch.zeros(n, len(exponents), f))
+        if len(nmax) == 1:  # pairs alone have the radial basis itself
+            self.idle, self.groups = ("mixing",), {"readouts": ("coefficients",)}
+            self.mixing.requires_grad_(False)
         self.core = None if core is None else Core(**core)
         table = {} if self.core is None else self.core.table(numbers)
         for name, values in table.items():
@@ -109,7 +110,7 @@ class ACE(LinearPotential):
         self.to(getattr(torch, dtype))
 
     def graph(self, atoms: Atoms) -> Graph:
-        """Neighbours within the cutoff, sorted by atom and by the neighbour's species."""
+        """Neighbours within the cutoff, sorted by atom and by the neighbour's species, which the rest relies on."""
         self.check_elements(atoms)
         graph = neighbour_graph(atoms, self.cutoff)
         i, j = graph["edge_index"]
@@ -175,7 +176,8 @@ class ACE(LinearPotential):
         plain = self.plain
         n, atoms = len(self.elements), len(species)
         of_species = kinds[:, None] * (g[: self.products.n_mixed] if plain else g)
-        base = (of_species.flatten(0, 1).transpose(0, 1) @ y.movedim(0, -1)).view(atoms, n, -1, len(y))
+        base = of_species.flatten(0, 1).transpose(0, 1) @ y.movedim(0, -1)
+        base = base.view(atoms, n, of_species.shape[1], len(y))
         rows = []
         for l in range(self.lmax + 1):
             part = base[..., l * l : (l + 1) ** 2]
@@ -184,16 +186,23 @@ class ACE(LinearPotential):
         return (kinds.transpose(0, 1) @ g.movedim(0, -1)).permute(1, 2, 0), rows
 
     def design(self, graph: Graph) -> Design:
-        """Derivatives by the coefficients of the first density, element by element."""
+        """Derivatives by the coefficients of the first density, element by element.
+
+        Raises:
+            InputError: single precision.
+        """
+        if self.dtype != torch.float64:
+            raise InputError("coefficients are solved for in double precision; set dtype: float64")
         return _ace_design.design(self, graphs.to(graph, self.device, torch.float64))
 
     def set_coefficients(self, values: Float[Tensor, " c"], scale: Float[Tensor, " c"] | None = None) -> None:
         """Set the coefficients of the first density."""
         with torch.no_grad():
             if scale is not None:
-                self.coefficients.mul_((scale.view_as(self.scale) / self.scale)[:, None])
-                self.scale.copy_(scale.view_as(self.scale))
-            self.coefficients[:, 0] = (values.view_as(self.scale).to(self.device) * self.scale).to(self.dtype)
+                scale = scale.view_as(self.scale).to(self.scale)
+                self.coefficients.mul_((scale / self.scale)[:, None])
+                self.scale.copy_(scale)
+            self.coefficients[:, 0] = (values.view_as(self.scale).to(self.scale) * self.scale).to(self.dtype)
 
     def smoothness(self) -> Float[Tensor, " c"]:
         """Sum of n and l over the factors of the function that each coefficient belongs to."""
@@ -253,6 +262,7 @@ class ACE(LinearPotential):
             "finnis-sinclair": cls._random(exponents=[1.0, 0.5]),
             "finnis-sinclair core": cls._random(exponents=[1.0, 0.5], core={}, radial="chebyshev"),
             "mixed": mixed,
+            "pairs only": cls._random(nmax=[6], lmax=[0]),
         }
 
     @classmethod
@@ -298,11 +308,36 @@ def embedded(rho: Tensor, exponent: float) -> Tensor:
     return sign * (power - inverse ** (1 / (1 - inverse)) * near)
 
 
+def _check(
+    cutoff: float,
+    functions: int | None,
+    radial: str,
+    decay: float,
+    exponents: Sequence[float],
+    core: Mapping[str, float] | None,
+    dtype: str,
+) -> None:
+    """Refuse settings that mean nothing."""
+    if radial not in RADIALS:
+        raise unknown("radial basis", radial, RADIALS)
+    if dtype not in ("float64", "float32"):
+        raise unknown("dtype", dtype, ("float64", "float32"))
+    for name in core or {}:
+        if name not in Core.__dataclass_fields__:
+            raise unknown("setting of the core repulsion", name, Core.__dataclass_fields__)
+    if not (math.isfinite(cutoff) and cutoff > 0 and math.isfinite(decay) and decay > 0):
+        raise InputError(f"cutoff {cutoff} Å and decay {decay} must be numbers above 0")
+    if functions is not None and functions < 1:
+        raise InputError(f"{functions} functions make no potential; give 1 or more, or null for all")
+    if not exponents or exponents[0] != 1 or any(not 0 < m <= 2 for m in exponents):
+        raise InputError(f"exponents {list(exponents)}: the first must be 1 (linear), the others above 0 and up to 2")
+
+
 def _numbers(elements: Sequence[str]) -> list[int]:
     """Atomic numbers of chemical symbols, each once."""
-    strange = [symbol for symbol in elements if symbol not in atomic_numbers]
+    strange = [symbol for symbol in elements if not atomic_numbers.get(symbol)]
     if strange:
-        raise unknown("element", strange[0], atomic_numbers)
+        raise unknown("element", strange[0], set(atomic_numbers) - {"X"})
     if not elements or len(set(elements)) < len(elements):
         raise InputError(f"elements {list(elements)} must name each element once")
     return [atomic_numbers[symbol] for symbol in elements]

@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from finetune import models
 from finetune.errors import InputError, unknown
-from finetune.exporting import lammps_input
+from finetune.exporting import beside, lammps_input
 
 CHECKPOINT = "checkpoint"
 SUFFIX = {CHECKPOINT: "pt"}
@@ -41,8 +41,7 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
     directory = Path(model) if Path(model).is_dir() else Path()
     path = directory / f"potential.{SUFFIX.get(format, format)}" if output is None else Path(output)
     atoms = read_structure(structure, potential.elements) if structure is not None else None
-    if path.exists():
-        raise InputError(f"{path} is there already; choose another --output, or remove it")
+    check_output(path, [path] if format == CHECKPOINT else [path, *beside(path)])
     if format == CHECKPOINT:
         models.save(potential, path)
         written = [path]
@@ -54,6 +53,17 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
     print("\n".join(f"wrote {file}" for file in written))
 
 
+def check_output(path: Path, files: list[Path]) -> None:
+    """Refuse names that would overwrite something, or that LAMMPS could not read."""
+    if len(set(files)) < len(files):
+        raise InputError(f"{path.name} is the name of a file that is written beside the model; choose another --output")
+    if len(files) > 1 and len(path.name.split()) > 1:
+        raise InputError(f"LAMMPS reads {path.name!r} as several words; choose an --output without spaces")
+    for file in files:
+        if file.exists():
+            raise InputError(f"{file} is there already; choose another --output, or remove it")
+
+
 def read_structure(file: str, elements: frozenset[int]) -> Atoms:
     """The first structure of a file, of elements that the potential knows."""
     try:
@@ -62,6 +72,8 @@ def read_structure(file: str, elements: frozenset[int]) -> Atoms:
         raise InputError(f"there is no file {file}; check the path") from None
     except Exception as error:
         raise InputError(f"{file} cannot be read as a structure ({error})") from error
+    if atoms.cell.rank < 3:
+        raise InputError(f"{file} has no cell in all three directions, which LAMMPS needs; add vacuum where it ends")
     strange = sorted({chemical_symbols[z] for z in set(atoms.numbers.tolist()) - elements})
     if strange:
         raise InputError(f"{file} contains {', '.join(strange)}, which the model does not know; give another structure")

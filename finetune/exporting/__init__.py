@@ -1,5 +1,5 @@
 """Potentials for other programmes, with an input file that runs them."""
 
-from finetune.exporting.lammps import lammps_input, some_structure
+from finetune.exporting.lammps import beside, lammps_input, some_structure
 
-__all__ = ["lammps_input", "some_structure"]
+__all__ = ["beside", "lammps_input", "some_structure"]

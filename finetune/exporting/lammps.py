@@ -14,10 +14,10 @@ from ase.data import atomic_numbers, covalent_radii
 from finetune.files import whole, write_text
 
 INPUT = """# {about}
-# lmp -in {name}.in
+# in this directory: lmp -in {name}.in
 units           metal
 atom_style      atomic
-boundary        p p p
+boundary        {boundary}
 read_data       {name}.data   # {structure}
 pair_style      {style}
 pair_coeff      {coefficients}
@@ -58,17 +58,23 @@ def lammps_input(
     text = INPUT.format(
         about=about,
         name=path.stem,
+        boundary=" ".join("p" if periodic else "m" for periodic in atoms.pbc),
         structure=what,
         style=style,
         coefficients=coefficients,
         timestep_ps=timestep_fs / 1000,
         temperature_K=temperature_K,
     )
-    files = [path.with_suffix(".data"), path.with_suffix(".in")]
+    files = beside(path)
     with whole(files[0]) as partial:
         ase.io.write(partial, atoms, format="lammps-data", specorder=list(symbols), masses=True)
     write_text(files[1], text)
     return files
+
+
+def beside(path: Path) -> list[Path]:
+    """The structure and the input that go with a potential's file."""
+    return [path.with_suffix(".data"), path.with_suffix(".in")]
 
 
 def some_structure(symbols: Sequence[str]) -> Atoms:

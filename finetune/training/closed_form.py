@@ -11,7 +11,7 @@ with s_c the norm of column c in the first term. Reference energies of the eleme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,6 +52,8 @@ class ClosedForm:
                 raise InputError(f"the ridge is {self.ridge!r}; give validation, evidence or a number")
         elif not (math.isfinite(self.ridge) and self.ridge >= 0):
             raise InputError(f"the ridge is {self.ridge}; give 0 or more, or validation or evidence")
+        if not (math.isfinite(self.smoothness) and self.smoothness >= 0):
+            raise InputError(f"the smoothness is {self.smoothness}; give 0 or more")
 
 
 def check_linear(potential: Shifted) -> LinearPotential:
@@ -69,7 +71,7 @@ class NormalEquations:
     """X'X, X'y and y'y of each term of the loss; the last columns count the atoms of each element.
 
     Args:
-        potential: whose coefficients the first columns belong to; they are set to 0.
+        potential: whose coefficients the first columns belong to; they are set to 0, so that what it says is the rest.
     """
 
     def __init__(self, potential: Shifted) -> None:
@@ -96,20 +98,21 @@ class NormalEquations:
         self._add("stress", design.stress.cpu().flatten(0, 2), (batch.labels.stress.cpu() - rest.stress).flatten())
 
     def _add(self, term: str, rows: Tensor, labels: Tensor) -> None:
-        known = labels.isfinite() & rows.isfinite().all(dim=1)
+        known = labels.isfinite()
+        if term == "stress":  # of a structure without a volume there is none
+            known &= rows.isfinite().all(dim=1)
         rows, labels = rows[known], labels[known].double()
+        if not rows.isfinite().all():
+            raise InputError(f"functions of some frame are not finite ({term}); check the settings of the potential")
         width = rows.shape[1]
         self.square[term][:width, :width].addmm_(rows.T, rows)
         self.right[term][:width].addmv_(rows.T, labels)
         self.labels[term] += float(labels @ labels)
         self.counts[term] += len(labels)
 
-    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Add up what several processes have gathered."""
-        for term in TERMS:
-            self.square[term], self.right[term] = total(self.square[term]), total(self.right[term])
-            self.labels[term] = float(total(torch.tensor(self.labels[term], dtype=torch.float64)))
-            self.counts[term] = int(total(torch.tensor(self.counts[term])))
+    def known(self, loss: Loss) -> int:
+        """Number of labels of the terms that the loss weights."""
+        return sum(self.counts[term] for term in TERMS if loss.weights[term])
 
     def weighted(self, loss: Loss) -> tuple[Tensor, Tensor, float]:
         """Of the whole loss: square, right side, and its value at zero coefficients."""
@@ -130,7 +133,7 @@ class Solution:
         strength: the ridge over the largest eigenvalue.
         parameters: effective number of coefficients, those that the data determine.
         scan: strength and loss on training and validation frames.
-        chosen_by: validation, evidence, or given.
+        chosen_by: validation, evidence, or hand.
     """
 
     coefficients: Tensor
@@ -156,8 +159,8 @@ def solve(train: NormalEquations, valid: NormalEquations | None, loss: Loss, set
     Raises:
         InputError: no rows, or no validation rows where the ridge is chosen by them.
     """
-    if not sum(train.counts.values()):
-        raise InputError("no training frame has a label; nothing can be solved for")
+    if not train.known(loss):
+        raise InputError("no training frame has a label that the loss weights; nothing can be solved for")
     square, right, at_zero = train.weighted(loss)
     c = len(train.degrees)
     scale = square.diagonal()[:c].clamp(min=0).sqrt()
@@ -166,7 +169,9 @@ def solve(train: NormalEquations, valid: NormalEquations | None, loss: Loss, set
     reduced = (square[:c, :c] - square[:c, c:] @ inverse @ square[c:, :c]) / scale[:, None] / scale
     aim = (right[:c] - square[:c, c:] @ inverse @ right[c:]) / scale
     values, vectors = torch.linalg.eigh(reduced)
-    values, components = values.clamp(min=0), vectors.T @ aim
+    # what is below round-off is not determined at all
+    values = torch.where(values > c * torch.finfo(values.dtype).eps * values[-1], values, 0.0)
+    components = torch.where(values > 0, vectors.T @ aim, 0.0)
     ridges = STRENGTHS if isinstance(settings.ridge, str) else np.array([settings.ridge])
     damped = values[:, None] + torch.from_numpy(ridges) * values[-1]
     damped = torch.where(damped > 0, damped, math.inf)
@@ -174,11 +179,11 @@ def solve(train: NormalEquations, valid: NormalEquations | None, loss: Loss, set
     coefficients = scaled / scale[:, None]
     full = torch.cat([coefficients, inverse @ (right[c:, None] - square[c:, :c] @ coefficients)])
     losses = _losses(full, square, right, at_zero)
-    seen = valid is not None and sum(valid.counts.values()) > 0
+    seen = valid is not None and valid.known(loss) > 0
     beyond = _losses(full, *valid.weighted(loss)) if seen and valid else torch.full_like(losses, torch.nan)
     if settings.ridge == "evidence":
-        rows, weight = sum(train.counts.values()), sum(loss.weights[t] for t in TERMS if train.counts[t])
-        score = _minus_log_evidence(losses, scaled, values, ridges, rows / weight, rows)
+        losses = losses.clamp(min=torch.finfo(losses.dtype).eps * at_zero)
+        score = _minus_log_evidence(losses, scaled, values, ridges, train.known(loss))
     elif settings.ridge == "validation":
         if not seen:
             raise InputError("no labelled validation frame to choose the ridge by; give --model.solve.ridge evidence")
@@ -198,21 +203,20 @@ def _losses(w: Tensor, square: Tensor, right: Tensor, at_zero: float) -> Tensor:
     return torch.einsum("ck,ck->k", w, square @ w) - 2 * right @ w + at_zero
 
 
-def _minus_log_evidence(
-    losses: Tensor, scaled: Tensor, values: Tensor, ridges: np.ndarray, factor: float, rows: int
-) -> Tensor:
+def _minus_log_evidence(losses: Tensor, scaled: Tensor, values: Tensor, ridges: np.ndarray, rows: int) -> Tensor:
     """Minus the logarithm of the probability of the labels, up to a constant, with the noise at its most probable.
+
+    The variance of the noise of a term is taken to go with scale² · labels / weight, as the loss has it.
 
     Args:
         losses: weighted mean squares, without ridge.
         scaled: coefficients in the units of the ridge, a column for each.
         values: eigenvalues of the normal equations.
         ridges: strengths over the largest eigenvalue.
-        factor: what turns the loss into a sum over rows.
-        rows: number of rows.
+        rows: number of labels.
     """
     strength = torch.from_numpy(ridges) * values[-1]
-    cost = factor * (losses + strength * scaled.square().sum(dim=0))
+    cost = losses + strength * scaled.square().sum(dim=0)
     volume = (torch.log(values[:, None] + strength) - torch.log(strength)).sum(dim=0)
     return rows / 2 * torch.log(cost) + volume / 2
 

@@ -78,6 +78,7 @@ class FineTune(lightning.LightningModule):
         self.groups, self.refit_references = dict(groups or {}), refit_references
         self.solve: ClosedForm | None = solve
         self.equations: NormalEquations | None = None
+        self.solved = False
         if solve is not None:
             check_linear(self.potential)
         magmoms = self.loss.magmoms > 0 or any((stage.magmoms or 0) > 0 for stage in self.loss.stages or [])
@@ -132,17 +133,22 @@ class FineTune(lightning.LightningModule):
         """Add a batch to the normal equations, and solve them after the last one."""
         trainer: Any = self.trainer
         assert self.solve is not None
-        if self.equations is None or trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready == 1:
             self.equations = NormalEquations(self.potential)
+        if self.equations is None:
+            raise InputError("the first epoch was stopped in the middle, and what it had added up is lost; fit again")
         self.equations.add(batch)
         if trainer.is_last_batch:
             valid = gather(self.potential, trainer.datamodule.loader("valid"))
-            for equations in (self.equations, valid):
-                equations.reduce(lambda value: trainer.strategy.reduce(value, reduce_op="sum"))
             solution = solve(self.equations, valid, self.loss.at(0), self.solve)
             take_up(self.potential, solution)
             rank_zero_info(solution.message())
-            self.solution, self.equations = solution, None
+            self.equations, self.solved = None, True
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to leave a model whose coefficients were not solved for."""
+        if self.solving and not self.solved:
+            raise InputError("the fit ended before all frames were added up, so nothing is solved; allow it one epoch")
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Let the optimiser work, but not while the coefficients are solved for."""
@@ -218,6 +224,11 @@ class FineTune(lightning.LightningModule):
         """Refuse what would fail later without a clear word."""
         if torch.is_inference_mode_enabled():
             raise InputError("forces are gradients: validation needs Trainer(inference_mode=False)")
+        if self.solve is not None and self.trainer.world_size > 1:
+            raise InputError(
+                "coefficients are solved for in one process; leave --trainer.devices at 1, or train by gradient "
+                "(--model.solve null)"
+            )
         if self.solve is not None and any(isinstance(c, WeightAveraging) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise InputError(
                 "averaged weights would remember the coefficients from before they were solved for; leave the callback "

@@ -155,9 +155,9 @@ class RunDirectory(Callback):
     @staticmethod
     def _start(pl_module: Any) -> str:
         """What the errors before the fit are those of."""
-        what = "the model that it started from" if pl_module.potential.pretrained else "nothing but"
-        joint = "with" if pl_module.potential.pretrained else ""
-        return f"{what} {joint} reference energies refitted to the training frames".replace("  ", " ")
+        if pl_module.potential.pretrained:
+            return "the model that it started from, with reference energies refitted to the training frames"
+        return "reference energies alone, fitted to the training frames"
 
     def _evaluate(self, trainer: Any, potential: Potential, shift: bool) -> dict[str, Evaluation]:
         """Errors on the validation frames, and on the test frames where there are some."""
