@@ -12,7 +12,6 @@ scaled power of rho (`FinnisSinclairShiftedScaled`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any
 
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,6 +28,7 @@ from finetune.backbones._ace_edges import Edges, Rows
 from finetune.backbones._ace_harmonics import spherical_harmonics
 from finetune.backbones._ace_products import Products
 from finetune.backbones._ace_radial import RADIALS, Core, repulsion, step
+from finetune.backbones._ace_settings import check_settings, numbers_of
 from finetune.errors import InputError, unknown
 from finetune.files import write_text
 from finetune.graph import Graph, edge_vectors, neighbour_graph
@@ -79,8 +78,8 @@ class ACE(LinearPotential):
         dtype: str = "float64",
     ) -> None:
         super().__init__()
-        numbers = _numbers(elements)
-        _check(cutoff, functions, radial, decay, exponents, core, dtype)
+        numbers = numbers_of(elements)
+        check_settings(cutoff, functions, radial, decay, exponents, core, dtype)
         self.settings: dict[str, Any] = {
             "elements": list(elements), "cutoff": float(cutoff), "nmax": list(nmax), "lmax": list(lmax),
             "functions": functions, "radial": radial, "decay": float(decay), "exponents": list(exponents),
@@ -92,22 +91,26 @@ class ACE(LinearPotential):
         every = _ace_basis.functions(len(numbers), nmax, lmax)
         self.products = Products(len(numbers), max(nmax[1:], default=1), _ace_basis.chosen(every, functions))
         self.n_radial, self.lmax = nmax[0], self.products.lmax
-        n, f = len(numbers), len(self.products.functions)
-        rows = torch.full((120,), -1)
-        rows[torch.tensor(numbers)] = torch.arange(n)
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("scale", torch.ones(n, f))
-        unit = torch.eye(self.products.n_mixed, self.n_radial)
-        self.mixing = nn.Parameter(unit[:, None].expand(n, n, -1, self.lmax + 1, -1).clone())
-        self.coefficients = nn.Parameter(torch.zeros(n, len(exponents), f))
+        self.core = None if core is None else Core(**core)
+        self._add_tensors(numbers)
         if len(nmax) == 1:  # pairs alone have the radial basis itself
             self.idle, self.groups = ("mixing",), {"readouts": ("coefficients",)}
             self.mixing.requires_grad_(False)
-        self.core = None if core is None else Core(**core)
+        self.to(getattr(torch, dtype))
+
+    def _add_tensors(self, numbers: list[int]) -> None:
+        """Parameters, and the tables that depend on the elements."""
+        n, count = len(numbers), len(self.products.functions)
+        rows = torch.full((120,), -1)
+        rows[torch.tensor(numbers)] = torch.arange(n)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("scale", torch.ones(n, count))
+        unit = torch.eye(self.products.n_mixed, self.n_radial)
+        self.mixing = nn.Parameter(unit[:, None].expand(n, n, -1, self.lmax + 1, -1).clone())
+        self.coefficients = nn.Parameter(torch.zeros(n, len(self.exponents), count))
         table = {} if self.core is None else self.core.table(numbers)
         for name, values in table.items():
             self.register_buffer(f"core_{name}", torch.from_numpy(values).reshape(-1))
-        self.to(getattr(torch, dtype))
 
     def graph(self, atoms: Atoms) -> Graph:
         """Neighbours within the cutoff, sorted by atom and by the neighbour's species, which the rest relies on."""
@@ -306,38 +309,3 @@ def embedded(rho: Tensor, exponent: float) -> Tensor:
     near, inverse = torch.exp(-size), 1 / exponent
     power = (inverse ** (inverse / (1 - inverse)) * near + size) ** exponent
     return sign * (power - inverse ** (1 / (1 - inverse)) * near)
-
-
-def _check(
-    cutoff: float,
-    functions: int | None,
-    radial: str,
-    decay: float,
-    exponents: Sequence[float],
-    core: Mapping[str, float] | None,
-    dtype: str,
-) -> None:
-    """Refuse settings that mean nothing."""
-    if radial not in RADIALS:
-        raise unknown("radial basis", radial, RADIALS)
-    if dtype not in ("float64", "float32"):
-        raise unknown("dtype", dtype, ("float64", "float32"))
-    for name in core or {}:
-        if name not in Core.__dataclass_fields__:
-            raise unknown("setting of the core repulsion", name, Core.__dataclass_fields__)
-    if not (math.isfinite(cutoff) and cutoff > 0 and math.isfinite(decay) and decay > 0):
-        raise InputError(f"cutoff {cutoff} Å and decay {decay} must be numbers above 0")
-    if functions is not None and functions < 1:
-        raise InputError(f"{functions} functions make no potential; give 1 or more, or null for all")
-    if not exponents or exponents[0] != 1 or any(not 0 < m <= 2 for m in exponents):
-        raise InputError(f"exponents {list(exponents)}: the first must be 1 (linear), the others above 0 and up to 2")
-
-
-def _numbers(elements: Sequence[str]) -> list[int]:
-    """Atomic numbers of chemical symbols, each once."""
-    strange = [symbol for symbol in elements if not atomic_numbers.get(symbol)]
-    if strange:
-        raise unknown("element", strange[0], set(atomic_numbers) - {"X"})
-    if not elements or len(set(elements)) < len(elements):
-        raise InputError(f"elements {list(elements)} must name each element once")
-    return [atomic_numbers[symbol] for symbol in elements]
