@@ -349,3 +349,17 @@ def test_the_resolved_config_is_plain_yaml_with_every_choice(run):
     assert config["data"]["batch_edges"] == 1500
     assert config["model"]["potential"]["class_path"] == "finetune.backbones.chgnet.CHGNet"
     assert config["trainer"]["max_epochs"] == 3
+
+
+def test_an_error_after_an_interrupt_counts_as_the_interrupt():
+    """Lightning's tidying up fails where the interrupt comes between two epochs."""
+    from finetune.cli.lightning import interrupted
+
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("Please call `iter(combined_loader)` first.")  # noqa: B904
+    except RuntimeError as error:
+        assert interrupted(error)
+    assert not interrupted(RuntimeError("alone"))

@@ -181,7 +181,7 @@ def test_a_fit_that_is_stopped_by_the_user_says_how_to_go_on(files, uninterrupte
         for _ in zip(range(2), changes(tmp_path / "run" / models.LAST, fit), strict=False):
             continue
         fit.send_signal(signal.SIGINT)
-        assert fit.wait(PATIENCE) == 130
+        assert fit.wait(PATIENCE) == 130, (tmp_path / "log").read_text()[-2000:]
     finally:
         fit.kill()
         fit.wait()

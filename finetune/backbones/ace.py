@@ -34,9 +34,7 @@ from finetune.files import write_text
 from finetune.graph import Graph, edge_vectors, neighbour_graph
 from finetune.potential import Design, Exported, LinearPotential, Potential
 
-CHUNK = 256
-"""Atoms whose products are worked out together in evaluation: their intermediate numbers stay in the cache."""
-
+CHUNK = 256  # atoms whose products are worked out together in evaluation
 CORE = ("inner", "width", "prefactor", "decay")
 
 

@@ -165,12 +165,21 @@ def run(arguments: list[str]) -> None:
         raise InputError(str(error).strip()) from error
     except ValueError as error:  # jsonargparse wraps what a constructor says
         raise InputError(said_inside(error)) from error
-    except SystemExit as stop:  # Lightning ends so when it is interrupted
-        if isinstance(stop.__context__, KeyboardInterrupt):
+    except (SystemExit, RuntimeError) as stop:  # Lightning ends so when it is interrupted (RuntimeError between epochs)
+        if interrupted(stop):
             raise KeyboardInterrupt from None
         raise
     finally:
         sys.argv = before
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """The error came up while an interrupt by the user was dealt with."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
 
 
 def said_inside(error: BaseException) -> str:
