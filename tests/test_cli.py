@@ -355,11 +355,7 @@ def test_an_error_after_an_interrupt_counts_as_the_interrupt():
     """Lightning's tidying up fails where the interrupt comes between two epochs."""
     from finetune.cli.lightning import interrupted
 
-    try:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            raise RuntimeError("Please call `iter(combined_loader)` first.")  # noqa: B904
-    except RuntimeError as error:
-        assert interrupted(error)
+    error = RuntimeError("Please call `iter(combined_loader)` first.")
+    error.__context__ = KeyboardInterrupt()
+    assert interrupted(error)
     assert not interrupted(RuntimeError("alone"))
