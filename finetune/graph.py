@@ -103,6 +103,12 @@ def edge_vectors(graph: Graph) -> Tensor:
     return positions.index_select(0, j) - positions.index_select(0, i) + translations
 
 
+def volumes(graph: Graph) -> Tensor:
+    """Volume of each structure, Å³; NaN where there is none."""
+    volume = torch.linalg.det(graph["cell"]).abs()
+    return torch.where(volume > 1e-6, volume, torch.nan)
+
+
 def energy_and_derivatives(
     graph: Graph, energies: Callable[[Graph], tuple[Tensor, Tensor | None, Tensor | None]], training: bool
 ) -> Properties:
@@ -126,8 +132,8 @@ def energy_and_derivatives(
         forces = torch.zeros_like(graph["positions"]).index_add(0, i, gradient).index_add(0, j, gradient, alpha=-1)
         virials = (vectors.detach()[:, :, None] * gradient[:, None]).flatten(1)
         virial = virials.new_zeros(len(graph["n_atoms"]), 9).index_add(0, graph["batch"][i], virials).view(-1, 3, 3)
-    volume = torch.linalg.det(graph["cell"]).abs()
-    known = volume > 1e-6
+    volume = volumes(graph)
+    known = volume.isfinite()
     volume = torch.where(known, volume, 1.0)  # not NaN: 0/NaN would spoil the gradient of the whole batch
     stress = torch.where(known[:, None, None], (virial + virial.mT) / 2 / volume[:, None, None], torch.nan)
     parts = Properties(

@@ -77,7 +77,7 @@ class Potential(nn.Module, ABC):
 
     @abstractmethod
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Energy per structure, energies per atom (or None) and magnetic moments (or None) of a strained graph."""
+        """Energy per structure, energies and magnetic moments per atom (or None), from `vectors` of the edges."""
 
     @abstractmethod
     def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:

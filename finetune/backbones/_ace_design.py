@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finetune.backbones._ace_edges import Edges, Rows
-from finetune.graph import Graph, edge_vectors
+from finetune.graph import Graph, edge_vectors, volumes
 from finetune.potential import Design
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ def design(potential: ACE, graph: Graph) -> Design:
             gradient[kind].index_add_(0, centre[mine], slopes[mine], alpha=-1)
             parts = slopes[mine][..., None] * own[mine][:, None, None]
             virial[:, kind].index_add_(0, batch[centre[mine]], parts)
-    volume = torch.linalg.det(graph["cell"]).abs()
-    volume = torch.where(volume > 1e-6, volume, torch.nan)
-    stress = (virial + virial.mT) / 2 / volume[:, None, None, None, None]
+    stress = (virial + virial.mT) / 2 / volumes(graph)[:, None, None, None, None]
     return Design(
         energy.flatten(1),
         -gradient.permute(1, 3, 0, 2).flatten(2),
