@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -52,9 +51,9 @@ class Shifted(Potential):
         self.references = kept.to(self.references.device)
         return self
 
-    def graph(self, atoms: Atoms) -> Graph:
+    def completed(self, graph: Graph) -> Graph:
         """The graph of the potential underneath."""
-        return self.potential.graph(atoms)
+        return self.potential.completed(graph)
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The energies underneath plus the reference energies, eV."""

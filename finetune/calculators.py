@@ -14,7 +14,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from finetune import models
+from finetune.committee import Committee
 from finetune.errors import InputError, unknown
+from finetune.neighbours import SkinList
 from finetune.potential import Potential
 
 DTYPES = ("float32", "float64")
@@ -23,18 +25,29 @@ DTYPES = ("float32", "float64")
 class PotentialCalculator(Calculator):
     """ASE calculator of a potential: energy and free energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), energies (eV).
 
-    Stress is given where the cell has a volume; energies per atom and magmoms where the potential has them.
+    Stress is given where the cell has a volume; energies per atom and magmoms where the potential has them; energy_std
+    (eV) and forces_std (eV/Å, shape atoms 3), the standard deviation among its members, for a committee.
 
     Args:
         potential: any potential of the contract.
         device: torch device, the GPU where there is one.
         dtype: `float32` or `float64`; None keeps that of the weights.
+        skin: pairs are searched for this far (Å) beyond the cutoff and kept until an atom has moved half of it;
+            it changes no result. 0 searches at every call.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces", "stress", "energies", "magmoms"]  # noqa: RUF012
+    implemented_properties = [  # noqa: RUF012
+        *("energy", "free_energy", "forces", "stress", "energies", "magmoms"),
+        *("energy_std", "forces_std"),
+    ]
 
     def __init__(
-        self, potential: Potential, device: str | None = None, dtype: str | None = None, **kwargs: Any
+        self,
+        potential: Potential,
+        device: str | None = None,
+        dtype: str | None = None,
+        skin: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -44,7 +57,10 @@ class PotentialCalculator(Calculator):
         kind = potential.dtype if dtype is None else getattr(torch, dtype)
         if (potential.device, potential.dtype) != (place, kind):
             potential = copy.deepcopy(potential).to(place).to(kind)  # the caller's own stays as it is
+        if skin < 0:
+            raise InputError(f"the skin is {skin} Å; give 0 or more")
         self.potential = potential.eval()
+        self.neighbours = SkinList(potential.cutoff, skin, place)
 
     def calculate(
         self,
@@ -61,7 +77,8 @@ class PotentialCalculator(Calculator):
         structure: Atoms = self.atoms  # type: ignore[assignment]
         if len(structure) == 0:
             raise InputError("there are no atoms to compute; give a structure with at least one")
-        predicted = self.potential(self.potential.graph(structure))
+        self.potential.check_elements(structure)
+        predicted = self.potential(self.potential.completed(self.neighbours.graph(structure)))
         energy = float(predicted.energy[0])
         results: dict[str, Any] = {"energy": energy, "free_energy": energy}
         results["forces"] = predicted.forces.cpu().numpy().astype(np.float64)
@@ -72,6 +89,9 @@ class PotentialCalculator(Calculator):
             results["energies"] = predicted.energies.cpu().numpy()
         if predicted.magmoms is not None:
             results["magmoms"] = predicted.magmoms.cpu().numpy().astype(np.float64)
+        if predicted.energy_std is not None and predicted.forces_std is not None:
+            results["energy_std"] = float(predicted.energy_std[0])
+            results["forces_std"] = predicted.forces_std.cpu().numpy().astype(np.float64)
         self.results = results
 
 
@@ -88,18 +108,21 @@ def known_device(name: str) -> torch.device:
 
 
 def calculator(
-    model: str | os.PathLike[str] | Potential,
+    model: str | os.PathLike[str] | Potential | Sequence[str | os.PathLike[str] | Potential],
     device: str | None = None,
     dtype: str | None = None,
     trusted: bool = False,
+    skin: float = 1.0,
 ) -> PotentialCalculator:
     """The ASE calculator of a model name, a run directory, a checkpoint or a potential.
 
     Args:
-        model: what `finetune.load` takes, or a potential.
+        model: what `finetune.load` takes, or a potential; a list of them makes a committee.
         device: torch device, e.g. `cpu` or `cuda:1`; None takes the GPU where there is one.
         dtype: `float32` (fast, for dynamics) or `float64` (for relaxations, phonons); None keeps that of the weights.
         trusted: see `finetune.load`.
+        skin: see `PotentialCalculator`.
     """
-    potential = model if isinstance(model, Potential) else models.load(model, trusted=trusted)
-    return PotentialCalculator(potential, device, dtype)
+    names = [model] if isinstance(model, str | os.PathLike | Potential) else list(model)
+    loaded = [one if isinstance(one, Potential) else models.load(one, trusted=trusted) for one in names]
+    return PotentialCalculator(loaded[0] if names == [model] else Committee(loaded), device, dtype, skin)

@@ -17,6 +17,7 @@ Every backbone may add keys of its own; those listed in `INDEX_OFFSETS` of `coll
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,14 @@ Graph = dict[str, Tensor]
 MIN_DISTANCE = 1e-3  # Å; closer atoms have no direction between them
 
 
+class Pairs(NamedTuple):
+    """Pairs of atoms, each once: i <= j, ordered by i, j and shift; r_ij = r_j + shift @ cell - r_i."""
+
+    i: Tensor
+    j: Tensor
+    shifts: Tensor
+
+
 def neighbour_graph(atoms: Atoms, cutoff: float) -> Graph:
     """The neighbour graph of a structure; every pair is stored as i -> j in the first half and j -> i in the second.
 
@@ -41,31 +50,62 @@ def neighbour_graph(atoms: Atoms, cutoff: float) -> Graph:
     Raises:
         InputError: two atoms lie on top of each other, positions are not finite, or a periodic cell has no volume.
     """
+    return graph_of(atoms, pairs_within(atoms, cutoff), cutoff)
+
+
+def pairs_within(atoms: Atoms, radius: float) -> Pairs:
+    """All pairs of atoms within a radius (Å), in an order that depends on the structure only; see `neighbour_graph`."""
     from vesin import NeighborList
 
-    positions, cell, pbc = atoms.get_positions(), atoms.cell.array, atoms.get_pbc()
-    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-        raise InputError("positions or cell are not finite numbers; mend or drop the frame")
-    if pbc.any() and abs(np.linalg.det(atoms.cell.complete().array)) < 1e-6:
-        raise InputError("periodic, but the cell has zero volume; set the cell or set pbc to False")
+    check_geometry(atoms)
+    pbc = atoms.get_pbc()
     box = atoms.cell.complete().array if pbc.any() else np.zeros((3, 3))
-    pairs = NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
-    i, j, shifts, distances = pairs.compute(positions, box, periodic=pbc, quantities="ijSd")
-    if len(distances) and distances.min() < MIN_DISTANCE:
-        k = int(distances.argmin())
-        raise InputError(
-            f"atoms {i[k]} and {j[k]} are on top of each other ({distances[k]:.2g} Å apart); mend or drop the frame"
-        )
+    found = NeighborList(cutoff=radius * (1 + 1e-12), full_list=False, n_threads=1)
+    i, j, shifts = found.compute(atoms.get_positions(), box, periodic=pbc, quantities="ijS")
     i, j, shifts = (np.asarray(x).astype(np.int64) for x in (i, j, shifts))
+    reach = int(np.abs(shifts).max(initial=0))
+    width = 2 * reach + 1
+    image = (shifts + reach) @ np.array([width**2, width, 1])
+    turned = (i > j) | ((i == j) & (image < (width**3 - 1) // 2))
+    i, j = np.where(turned, j, i), np.where(turned, i, j)
+    image = np.where(turned, width**3 - 1 - image, image)
+    order = np.argsort((i * len(atoms) + j) * width**3 + image, kind="stable")
+    shifts = (np.where(turned, -1, 1)[:, None] * shifts)[order].astype(np.float64)
+    return Pairs(torch.from_numpy(i[order]), torch.from_numpy(j[order]), torch.from_numpy(shifts))
+
+
+def check_geometry(atoms: Atoms) -> None:
+    """Raise `InputError` where positions are not finite or a periodic cell has no volume."""
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise InputError("positions or cell are not finite numbers; mend or drop the frame")
+    if atoms.pbc.any() and abs(np.linalg.det(atoms.cell.complete().array)) < 1e-6:
+        raise InputError("periodic, but the cell has zero volume; set the cell or set pbc to False")
+
+
+def graph_of(atoms: Atoms, pairs: Pairs, cutoff: float) -> Graph:
+    """The neighbour graph of a structure, from pairs among which are all within the cutoff (Å), on their device."""
+    device = pairs.i.device
+    positions = torch.from_numpy(atoms.get_positions()).to(device)
+    cell = torch.tensor(atoms.cell.array, dtype=torch.float64, device=device)
+    vectors = positions.index_select(0, pairs.j) - positions.index_select(0, pairs.i) + pairs.shifts @ cell
+    squares = vectors.square().sum(dim=1)
+    near = (squares < cutoff**2).nonzero()[:, 0]
+    i, j, shifts = (x.index_select(0, near) for x in pairs)
+    if len(near) and float(squares.min()) < MIN_DISTANCE**2:
+        k = int(squares.argmin())
+        raise InputError(
+            f"atoms {int(pairs.i[k])} and {int(pairs.j[k])} are on top of each other "
+            f"({float(squares[k]) ** 0.5:.2g} Å apart); mend or drop the frame"
+        )
     return {
-        "numbers": torch.from_numpy(atoms.get_atomic_numbers().astype(np.int64)),
-        "positions": torch.from_numpy(positions),
-        "cell": torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64)[None]),
-        "edge_index": torch.from_numpy(np.stack([np.concatenate([i, j]), np.concatenate([j, i])])),
-        "shifts": torch.from_numpy(np.concatenate([shifts, -shifts]).astype(np.float64)),
-        "batch": torch.zeros(len(atoms), dtype=torch.int64),
-        "n_atoms": torch.tensor([len(atoms)]),
-        "n_edges": torch.tensor([2 * len(i)]),
+        "numbers": torch.from_numpy(atoms.get_atomic_numbers().astype(np.int64)).to(device),
+        "positions": positions,
+        "cell": cell[None],
+        "edge_index": torch.stack([torch.cat([i, j]), torch.cat([j, i])]),
+        "shifts": torch.cat([shifts, -shifts]),
+        "batch": torch.zeros(len(atoms), dtype=torch.int64, device=device),
+        "n_atoms": torch.tensor([len(atoms)], device=device),
+        "n_edges": torch.tensor([2 * len(i)], device=device),
     }
 
 

@@ -150,19 +150,26 @@ def build(config: dict[str, Any]) -> Potential:
     if given.get("foundation") is not None or given.get("trusted"):
         raise InputError("the checkpoint wants to open another file; a checkpoint holds its own weights, do not use it")
     cls = _potential_class(str(config["class_path"]))
-    nested = {key: build(value) for key, value in given.items() if isinstance(value, dict) and "class_path" in value}
+    nested = {key: _built(value) for key, value in given.items()}
     try:
-        return cls(**{**given, **nested})
+        return cls(**nested)
     except TypeError as error:
         raise InputError(
             f"the checkpoint's {cls.__name__} cannot be built ({error}); it is of another version"
         ) from error
 
 
+def _built(value: Any) -> Any:
+    """A value of `init_args`, with potentials in place of their configs."""
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        return [_built(part) for part in value]
+    return build(value) if isinstance(value, dict) and "class_path" in value else value
+
+
 def _potential_class(path: str) -> type[Potential]:
     """The potential of this package that a `class_path` names; nothing else is imported for a checkpoint."""
     module, _, name = path.rpartition(".")
-    allowed = {"finetune.adapting", *(f"finetune.backbones.{family}" for family in backbones())}
+    allowed = {"finetune.adapting", "finetune.committee", *(f"finetune.backbones.{family}" for family in backbones())}
     cls = getattr(importlib.import_module(module), name, None) if module in allowed else None
     if not (isinstance(cls, type) and issubclass(cls, Potential)) or inspect.isabstract(cls):
         raise InputError(f"the checkpoint names {path}, which is not a potential of this package; it is not built")

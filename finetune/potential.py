@@ -38,8 +38,9 @@ class Exported(NamedTuple):
 class Potential(nn.Module, ABC):
     """Maps atoms to energy (eV), forces (eV/Å) and stress (eV/Å³).
 
-    A backbone implements `graph`, `energies` and `descriptors`, names its parameter `groups`, and says by `config` how
-    it is rebuilt; forces and stress follow from `energies` by differentiation, once for all backbones.
+    A backbone implements `energies` and `descriptors`, completes the graph of neighbours where it needs more, names
+    its parameter `groups`, and says by `config` how it is rebuilt; forces and stress follow from `energies` by
+    differentiation, once for all backbones.
 
     Attributes:
         cutoff: radius in Å beyond which atoms do not see each other in one message.
@@ -67,13 +68,18 @@ class Potential(nn.Module, ABC):
     formats: tuple[str, ...] = ()
     elsewhere: str = "Take another foundation model or drop the frame"
 
-    @abstractmethod
     def graph(self, atoms: Atoms) -> Graph:
         """The backbone's graph of a structure, on the CPU.
 
         Raises:
             InputError: an element that the potential does not know, atoms on top of each other, a cell without volume.
         """
+        self.check_elements(atoms)
+        return self.completed(graphs.neighbour_graph(atoms, self.cutoff))
+
+    def completed(self, graph: Graph) -> Graph:
+        """The neighbour graph of one structure with what else the backbone needs (angles, say), on the same device."""
+        return graph
 
     @abstractmethod
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:

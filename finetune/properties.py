@@ -20,6 +20,8 @@ class Properties:
         stress: strain derivative of the energy over the volume, eV/Å³, positive under tension (ASE's sign).
         energies: energy of each atom, eV; None where there is no such partition.
         magmoms: magnetic moment of each atom, Bohr magnetons; None where there is none.
+        energy_std: standard deviation of `energy` among the members of a committee, eV; None where there is none.
+        forces_std: the same of `forces`, eV/Å.
     """
 
     energy: Float[Tensor, " structures"]
@@ -27,6 +29,8 @@ class Properties:
     stress: Float[Tensor, "structures 3 3"]
     energies: Float[Tensor, " atoms"] | None = None
     magmoms: Float[Tensor, " atoms"] | None = None
+    energy_std: Float[Tensor, " structures"] | None = None
+    forces_std: Float[Tensor, "atoms 3"] | None = None
 
     def to(self, to: torch.device | torch.dtype | str) -> Properties:
         """The same numbers on another device or in another dtype."""

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from finetune import models
 from finetune.adapting import Shifted, group_of
+from finetune.committee import Committee
 from finetune.graph import Graph
 from finetune.potential import Potential
 from finetune.properties import Properties
@@ -20,7 +21,7 @@ from .structures import ROOT, sulphide
 FOUNDATIONS = ("chgnet:0.3.0", "mace:mini")
 REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
 VARIANTS = tuple(f"{name} ({word})" for name in models.backbones() for word in models.backbone(name).variants())
-KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS, *VARIANTS)
+KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS, *VARIANTS, "committee")
 
 
 @functools.cache
@@ -30,6 +31,8 @@ def built(name: str) -> Potential:
     torch.manual_seed(0)
     if name in FOUNDATIONS:
         potential = models.load(name)
+    elif name == "committee":
+        potential = Committee([strengthened(models.backbone(family).tiny()) for family in models.backbones()])
     elif name in VARIANTS:
         family, word = name.removesuffix(")").split(" (")
         potential = strengthened(models.backbone(family).variants()[word])

@@ -150,7 +150,7 @@ def test_a_batch_equals_its_members_one_by_one(potential):
     members = [make() for make in [*STRUCTURES.values(), *SPARSE.values()]]
     together = predict(potential, *members)
     sizes = [len(atoms) for atoms in members]
-    per_atom = {"forces", "energies", "magmoms"}
+    per_atom = {"forces", "energies", "magmoms", "forces_std"}
     for name, values in together.known().items():
         parts = values.split(sizes if name in per_atom else [1] * len(members))
         for atoms, part in zip(members, parts, strict=True):

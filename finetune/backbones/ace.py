@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ from finetune.backbones._ace_radial import RADIALS, Core, repulsion, step
 from finetune.backbones._ace_settings import check_settings, numbers_of
 from finetune.errors import InputError, unknown
 from finetune.files import write_text
-from finetune.graph import Graph, edge_vectors, neighbour_graph
+from finetune.graph import Graph, edge_vectors
 from finetune.potential import Design, Exported, LinearPotential, Potential
 
 CHUNK = 256  # atoms whose products are worked out together in evaluation
@@ -110,12 +109,11 @@ class ACE(LinearPotential):
         for name, values in table.items():
             self.register_buffer(f"core_{name}", torch.from_numpy(values).reshape(-1))
 
-    def graph(self, atoms: Atoms) -> Graph:
-        """Neighbours within the cutoff, sorted by atom and by the neighbour's species, which the rest relies on."""
-        self.check_elements(atoms)
-        graph = neighbour_graph(atoms, self.cutoff)
+    def completed(self, graph: Graph) -> Graph:
+        """Neighbours sorted by atom and by the neighbour's species, which the rest relies on."""
         i, j = graph["edge_index"]
-        order = torch.argsort(i * len(self.elements) + self.rows.cpu()[graph["numbers"]][j], stable=True)
+        species = self.rows.to(i.device)[graph["numbers"]]
+        order = torch.argsort(i * len(self.elements) + species[j], stable=True)
         return {**graph, "edge_index": graph["edge_index"][:, order], "shifts": graph["shifts"][order]}
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor, None]:
@@ -249,7 +247,7 @@ class ACE(LinearPotential):
 
     @classmethod
     def tiny(cls) -> ACE:
-        """Few functions of every order with random coefficients."""
+        """Few functions of every order, angular ones too, with random coefficients."""
         return cls._random()
 
     @classmethod
@@ -268,11 +266,11 @@ class ACE(LinearPotential):
 
     @classmethod
     def _random(cls, **options: Any) -> ACE:
-        sizes = {"nmax": [4, 2, 2, 1], "lmax": [0, 2, 2, 1], "functions": 60, "cutoff": 5.0}
+        sizes = {"nmax": [4, 1, 1, 1], "lmax": [0, 2, 2, 1], "functions": None, "cutoff": 5.0}
         potential = cls(["Li", "P", "S"], **{**sizes, **options})
         orders = torch.tensor([f.order for f in potential.products.functions])
         with torch.no_grad():
-            potential.coefficients.normal_().mul_(0.1**orders)
+            potential.coefficients.normal_().mul_(0.1 ** (orders - 1))
         return potential
 
 

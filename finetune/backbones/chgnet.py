@@ -9,9 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from ase import Atoms
 from chgnet import model as upstream
 from jaxtyping import Float
 from torch import Tensor
@@ -19,7 +17,7 @@ from torch import Tensor
 from finetune.backbones import _chgnet_layers
 from finetune.backbones._chgnet_layers import Features
 from finetune.errors import InputError, unknown
-from finetune.graph import Graph, neighbour_graph
+from finetune.graph import Graph, edge_vectors
 from finetune.potential import Potential
 
 PRETRAINED = {
@@ -88,16 +86,15 @@ class CHGNet(Potential):
         self.pretrained = foundation is not None
         self.to(getattr(torch, dtype))
 
-    def graph(self, atoms: Atoms) -> Graph:
+    def completed(self, graph: Graph) -> Graph:
         """Atom graph within 6 Å, undirected bonds, and the angles between bonds shorter than 3 Å."""
-        self.check_elements(atoms)
-        graph = neighbour_graph(atoms, self.cutoff)
-        pairs = graph["edge_index"].shape[1] // 2
-        undirected = torch.arange(pairs)
-        graph["directed2undirected"] = undirected.repeat(2)
-        graph["undirected2directed"] = undirected
-        graph["angle_edges"] = torch.from_numpy(_angles(graph, self.bond_cutoff))
-        return graph
+        undirected = torch.arange(graph["edge_index"].shape[1] // 2, device=graph["edge_index"].device)
+        return {
+            **graph,
+            "directed2undirected": undirected.repeat(2),
+            "undirected2directed": undirected,
+            "angle_edges": _angles(graph, self.bond_cutoff),
+        }
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
         """Energies per structure and per atom (eV) and absolute magnetic moments (Bohr magnetons)."""
@@ -168,21 +165,19 @@ class CHGNet(Potential):
         return cls(None, {**widths, **hidden, **sizes, "atom_graph_cutoff": 5, "composition_model": "MPtrj"}, "float64")
 
 
-def _angles(graph: Graph, cutoff: float) -> np.ndarray:
+def _angles(graph: Graph, cutoff: float) -> Tensor:
     """Ordered pairs of distinct directed edges shorter than `cutoff` that leave the same atom, shape (angles, 2)."""
-    i, j = graph["edge_index"].numpy()
-    positions, shifts = graph["positions"].numpy(), graph["shifts"].numpy()
-    lengths = np.linalg.norm(positions[j] + shifts @ graph["cell"][0].numpy() - positions[i], axis=1)
-    short = np.flatnonzero(lengths < cutoff)
-    short = short[np.argsort(i[short], kind="stable")]
-    counts = np.bincount(i[short], minlength=len(positions))
-    starts = np.cumsum(counts) - counts
-    partners = counts[i[short]]
-    first = np.repeat(np.arange(len(short)), partners)
-    within = np.arange(len(first)) - np.repeat(np.cumsum(partners) - partners, partners)
-    second = np.repeat(starts[i[short]], partners) + within
+    centres = graph["edge_index"][0]
+    short = (edge_vectors(graph).square().sum(dim=1) < cutoff**2).nonzero()[:, 0]
+    short = short[torch.argsort(centres[short], stable=True)]
+    centres = centres[short]
+    counts = torch.bincount(centres, minlength=len(graph["numbers"]))
+    partners = counts[centres]
+    first = torch.arange(len(short), device=short.device).repeat_interleave(partners)
+    within = torch.arange(len(first), device=short.device) - (partners.cumsum(0) - partners)[first]
+    second = (counts.cumsum(0) - counts)[centres][first] + within
     distinct = first != second
-    return np.stack([short[first[distinct]], short[second[distinct]]], axis=1)
+    return torch.stack([short[first[distinct]], short[second[distinct]]], dim=1)
 
 
 def _read(foundation: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ase import Atoms
 from ase.data import atomic_numbers as number_of
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from finetune.backbones._mace_models import (
     single_head,
 )
 from finetune.errors import InputError, unknown
-from finetune.graph import Graph, neighbour_graph
+from finetune.graph import Graph
 from finetune.potential import Potential
 
 
@@ -86,11 +85,6 @@ class MACE(Potential):
         rows[self.model.atomic_numbers] = torch.arange(len(self.model.atomic_numbers))
         self.register_buffer("rows", rows, persistent=False)
         self.model.requires_grad_(True)
-
-    def graph(self, atoms: Atoms) -> Graph:
-        """Neighbours within the cutoff of the first message."""
-        self.check_elements(atoms)
-        return neighbour_graph(atoms, self.cutoff)
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor, None]:
         """Energies per structure and per atom (eV); MACE has no magnetic moments."""
