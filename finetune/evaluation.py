@@ -21,7 +21,7 @@ from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.metrics import Errors, Row, errors
 from finetune.potential import Potential
-from finetune.properties import Properties, concatenate
+from finetune.properties import PER_STRUCTURE, Properties, concatenate
 
 CHUNK = 1000  # frames whose graphs are held at once
 SHIFTED = "Energies are compared after a least-squares shift per element: the model was not fitted to their zero."
@@ -122,9 +122,8 @@ def _predict(
 
 def _split(batch: Properties, sizes: Sequence[int]) -> Iterator[Properties]:
     """The structures of a batch one by one."""
-    per_structure = {"energy", "stress"}
     parts = {
-        name: value.split([1] * len(sizes) if name in per_structure else list(sizes))
+        name: value.split([1] * len(sizes) if name in PER_STRUCTURE else list(sizes))
         for name, value in batch.known().items()
     }
     for k in range(len(sizes)):

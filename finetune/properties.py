@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+PER_STRUCTURE = ("energy", "stress", "energy_std")  # one row for a structure; the others have one for an atom
+
 
 @dataclass(frozen=True)
 class Properties:

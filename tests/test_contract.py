@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from finetune.graph import Graph
 from finetune.potential import Potential
+from finetune.properties import PER_STRUCTURE
 
 from .contract import ALL, DOUBLE, REFERENCES, built, predict, predict_graph, same
 from .structures import PERIODIC, SPARSE, STRUCTURES, frames, lithium, molecule, of_family, sulphide
@@ -150,9 +151,8 @@ def test_a_batch_equals_its_members_one_by_one(potential):
     members = [make() for make in [*STRUCTURES.values(), *SPARSE.values()]]
     together = predict(potential, *members)
     sizes = [len(atoms) for atoms in members]
-    per_atom = {"forces", "energies", "magmoms", "forces_std"}
     for name, values in together.known().items():
-        parts = values.split(sizes if name in per_atom else [1] * len(members))
+        parts = values.split([1] * len(members) if name in PER_STRUCTURE else sizes)
         for atoms, part in zip(members, parts, strict=True):
             close(part, getattr(predict(potential, atoms), name), same(potential))
 
