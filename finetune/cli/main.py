@@ -19,6 +19,7 @@ COMMANDS = {
         "table of errors of a model on labelled structures, per family and element",
     ),
     "doctor": ("finetune.cli.doctor:run", "check labelled structures before training: verdicts and remedies"),
+    "md": ("finetune.cli.md:run", "molecular dynamics with guards, from a model"),
     "export": ("finetune.cli.export:run", "a model for LAMMPS, or as a single file"),
     "models": ("finetune.cli.models:run", "known model names and their licences"),
     "sample": ("finetune.cli.sample:run", "make structures by recipes, labelled by a model"),

@@ -1,0 +1,102 @@
+"""`finetune md -c CONFIG`: molecular dynamics in stages, with guards and exact restarts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.io
+import jsonargparse
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from finetune.errors import InputError
+from finetune.md.guards import Guard
+from finetune.md.run import simulate
+from finetune.md.settings import GUARDS, FixedLayer, Output, Stage
+
+STOPPED = 3  # exit status of a run that a guard has stopped
+
+
+def run(arguments: list[str]) -> int:
+    """Simulate with arguments as on the command line."""
+    parser = jsonargparse.ArgumentParser(
+        prog="finetune md",
+        usage="finetune md -c CONFIG [--structure FILE] [--calculator MODEL] [--directory DIR] [--OPTION VALUE ...]",
+        description="Molecular dynamics in stages, watched by guards. Run it again to go on after it was stopped.",
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
+    parser.add_function_arguments(md, as_group=False, as_positional=False)
+    options = parser.instantiate(parser.parse_args(arguments[1:]))
+    return md(**{name: value for name, value in options.items() if name != "config"})
+
+
+def md(
+    structure: str,
+    calculator: Calculator | str | list[str],
+    stages: list[Stage],
+    directory: Path,
+    guards: list[Guard] | None = None,
+    fixed: list[FixedLayer] = [],  # noqa: B006
+    repeat: tuple[int, int, int] = (1, 1, 1),
+    output: Output = Output(),  # noqa: B008  frozen
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str = "float32",
+    threads: int = 1,
+) -> int:
+    """Molecular dynamics; exit status 0 at the end, 3 where a guard has stopped it, 130 after SIGINT or SIGTERM.
+
+    Args:
+        structure: file that ASE reads; `FILE@3` is its fourth frame, otherwise the last one is taken.
+        calculator: model name, run directory or checkpoint; a list of them for a committee; or an ASE calculator by
+            `class_path`.
+        stages: what is held constant, and for how long; one after the other.
+        directory: where everything is written; the same command goes on there.
+        guards: what watches, by `class_path`; null for the usual ones, [] for nothing.
+        fixed: layers of atoms that do not move.
+        repeat: how often the structure is repeated along each lattice vector.
+        output: names and intervals of what is written.
+        seed: momenta and noise follow from it.
+        device: torch device of a model; null takes the GPU where there is one.
+        dtype: float32 (fast, for dynamics) or float64, for a model.
+        threads: of torch on the CPU; more than one is slower for small structures, and much slower on busy cores.
+    """
+    torch.set_num_threads(threads)
+    atoms = read_structure(structure)
+    atoms = atoms.repeat(repeat) if tuple(repeat) != (1, 1, 1) else atoms
+    if fixed:
+        atoms.set_constraint([*atoms.constraints, *(layer.constraint(atoms) for layer in fixed)])
+    atoms.calc = build(calculator, device, dtype)
+    try:
+        outcome = simulate(atoms, stages, directory, GUARDS if guards is None else guards, output, seed)
+    except KeyboardInterrupt as stop:
+        print(stop or "stopped", file=sys.stderr)
+        return 130
+    print(outcome.message())
+    return STOPPED if outcome.alarm is not None else 0
+
+
+def read_structure(name: str) -> Atoms:
+    """The structure of a file, without results."""
+    try:
+        atoms = ase.io.read(name)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {name}; check the path") from None
+    except Exception as error:
+        raise InputError(f"{name} cannot be read as a structure ({error or type(error).__name__})") from error
+    if not isinstance(atoms, Atoms):
+        raise InputError(f"{name} names several frames; say one, as in {name.partition('@')[0]}@0")
+    atoms.calc = None
+    return atoms
+
+
+def build(calculator: Calculator | str | Sequence[str], device: str | None, dtype: str) -> Calculator:
+    """The calculator behind a model name or several; a calculator stays what it is."""
+    if isinstance(calculator, Calculator):
+        return calculator
+    from finetune import calculators
+
+    return calculators.calculator(calculator, device, dtype)

@@ -1,0 +1,77 @@
+"""The directory of a run belongs to one simulation: its structure, model and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from finetune.calculators import PotentialCalculator
+from finetune.errors import InputError
+from finetune.files import write_text
+from finetune.md.guards import Guard
+from finetune.md.settings import Output, Stage
+
+SETTINGS = "settings.json"
+
+
+def identity(
+    atoms: Atoms, stages: Sequence[Stage], guards: Sequence[Guard], output: Output, seed: int
+) -> dict[str, Any]:
+    """What decides the trajectory, as text; the length of the last stage is left open unless it is a ramp."""
+    ensemble = stages[-1].ensemble
+    open_end = ensemble.temperature(0.0) == ensemble.temperature(1.0)
+    return {
+        "structure": _hash([atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_momenta()]),
+        "fixed": str([constraint.todict() for constraint in atoms.constraints]),
+        "calculator": calculator_identity(atoms),
+        "stages": [repr(stage) for stage in stages[:-1]] + [repr(ensemble) if open_end else repr(stages[-1])],
+        "guards": [repr(guard) for guard in guards],
+        "output": repr(output),
+        "seed": seed,
+    }
+
+
+def calculator_identity(atoms: Atoms) -> str:
+    """The weights of a potential of ours, the parameters of another calculator."""
+    calculator = atoms.calc
+    if isinstance(calculator, PotentialCalculator):
+        potential = calculator.potential
+        weights = [value.detach().cpu().numpy() for value in potential.state_dict().values()]
+        return f"{potential.kind} {_hash(weights)}"
+    return f"{type(calculator).__name__} {getattr(calculator, 'parameters', '')}"
+
+
+def claim(directory: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into a new directory.
+
+    Raises:
+        InputError: the directory is that of another simulation.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    record = directory / SETTINGS
+    if record.is_file():
+        before = json.loads(record.read_text())
+        differ = [name for name in settings if before.get(name) != settings[name]]
+        if differ:
+            raise InputError(
+                f"{directory} is that of a simulation with another {', '.join(differ)}; choose another directory, or "
+                "remove this one"
+            )
+    elif any(directory.iterdir()):
+        raise InputError(f"{directory} holds other files; choose a new directory")
+    else:
+        write_text(record, json.dumps(settings, indent=1))
+
+
+def _hash(arrays: Sequence[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str((array.shape, array.dtype)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,121 @@
+"""Files that grow while dynamics run, and can be cut back to where a checkpoint was taken."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+from ase.io.trajectory import Trajectory
+
+from finetune.errors import InputError
+from finetune.files import whole
+
+FORMATS = (".extxyz", ".xyz", ".traj")
+
+
+class Appended:
+    """A text file to which whole pieces are added; a piece that does not fit on the disk is taken back.
+
+    Args:
+        path: the file.
+        size: what is kept of it, in bytes.
+    """
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        self.path = path
+        mode = "r+b" if path.exists() else "w+b"
+        self._stream = path.open(mode, buffering=0)
+        if os.fstat(self._stream.fileno()).st_size < size:
+            raise InputError(f"{path} is shorter than when the checkpoint was written; take a copy, or begin anew")
+        self._stream.truncate(size)
+        self._stream.seek(size)
+        self.size = size
+
+    def add(self, text: str) -> None:
+        """Add a piece.
+
+        Raises:
+            OSError: it does not fit; the file ends with the piece before.
+        """
+        data = memoryview(text.encode())
+        try:
+            while data:
+                data = data[self._stream.write(data) :]
+        except OSError:
+            self._stream.truncate(self.size)
+            self._stream.seek(self.size)
+            raise
+        self.size = self._stream.tell()
+
+    def sync(self) -> int:
+        """Put everything on the disk; the size in bytes."""
+        os.fsync(self._stream.fileno())
+        return self.size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class ExtendedXYZ(Appended):
+    """A trajectory in extended XYZ; its size is in bytes."""
+
+    def write(self, frame: Atoms) -> None:
+        """Add a frame."""
+        text = io.StringIO()
+        ase.io.write(text, frame, format="extxyz")
+        self.add(text.getvalue())
+
+
+class Traj:
+    """A trajectory in ASE's own format; its size is in frames."""
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        if path.exists():
+            with Trajectory(path) as old:
+                if len(old) < size:
+                    raise InputError(f"{path} is shorter than when the checkpoint was written; begin anew")
+                if len(old) > size:
+                    with whole(path) as partial, Trajectory(partial, "w") as kept:
+                        for k in range(size):
+                            kept.write(old[k])
+        self.size = size
+        self._trajectory = Trajectory(path, "a")
+
+    def write(self, frame: Atoms) -> None:
+        """Add a frame."""
+        self._trajectory.write(frame)
+        self.size += 1
+
+    def sync(self) -> int:
+        """The number of frames; ASE has put each on the disk."""
+        return self.size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._trajectory.close()
+
+
+def trajectory(path: Path, size: int = 0) -> ExtendedXYZ | Traj:
+    """The trajectory of a name, cut back to a size; the suffix says which format."""
+    return Traj(path, size) if path.suffix == ".traj" else ExtendedXYZ(path, size)
+
+
+def check_name(name: str) -> None:
+    """Raise `InputError` where the suffix names no known format."""
+    if Path(name).suffix not in FORMATS:
+        raise InputError(f"a trajectory is called {name}; its suffix is {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+
+
+def row(values: Sequence[float | int | str | None]) -> str:
+    """A line of comma-separated values; nothing where there is none."""
+    return (
+        ",".join(
+            "" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value) for value in values
+        )
+        + "\n"
+    )

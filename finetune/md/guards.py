@@ -1,0 +1,299 @@
+"""Guards: each watches for one way in which dynamics go wrong, and warns, saves the frame, or stops the run.
+
+A guard compares with the start of the run, so it says nothing about what was wrong from the beginning.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from ase import units
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.neighborlist import neighbor_list
+
+from finetune.errors import InputError
+from finetune.md.snapshot import Snapshot
+
+Action = Literal["warn", "save", "stop"]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What a guard found.
+
+    Attributes:
+        guard: its name.
+        message: what, how much, and the threshold.
+        atoms: indices of the atoms that are to blame; empty where it is all of them.
+    """
+
+    guard: str
+    message: str
+    atoms: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard(ABC):
+    """Watches for one fault.
+
+    Attributes:
+        action: what happens when it is found: `warn`, `save` the frame (and warn), or `stop` the run.
+        every: steps between two looks.
+    """
+
+    action: Action = "stop"
+    every: int = 1
+
+    def reference(self, start: Snapshot) -> Any:
+        """What is remembered of the start."""
+        return None
+
+    @abstractmethod
+    def check(self, now: Snapshot, reference: Any) -> Alarm | None:
+        """The fault, if there is one."""
+
+    def alarm(self, message: str, atoms: Any = ()) -> Alarm:
+        """An alarm of this guard."""
+        return Alarm(type(self).__name__, message, [int(i) for i in atoms])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooHot(Guard):
+    """The temperature is far above that of the thermostat, or of the beginning where there is none.
+
+    Attributes:
+        factor: how many times the temperature; six standard deviations of a canonical ensemble are added.
+        floor_K: a lower temperature than this counts as this, K: a cold structure that relaxes gets warm.
+    """
+
+    factor: float = 2.0
+    floor_K: float = 300.0
+
+    def check(self, now: Snapshot, reference: None) -> Alarm | None:
+        """Compare; deviations are sqrt(2 / degrees of freedom) of the temperature."""
+        limit = max(now.expected_K, self.floor_K) * (self.factor + 6 * np.sqrt(2 / now.degrees))
+        if now.temperature_K <= limit:
+            return None
+        return self.alarm(f"{now.temperature_K:.0f} K where {now.expected_K:.0f} K is expected (limit {limit:.0f} K)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy(Guard):
+    """The potential energy leaves that of the start, or the conserved energy drifts.
+
+    A fall is a hole in the potential; a rise without heating is dynamics that explode.
+
+    Attributes:
+        change: largest change of the potential energy, eV/atom.
+        drift: largest drift of the conserved energy, meV/atom/ps, judged after `after_ps`.
+        after_ps: time before drift is judged, ps.
+    """
+
+    change: float = 1.0
+    drift: float = 20.0
+    after_ps: float = 0.5
+    every: int = 10
+
+    def reference(self, start: Snapshot) -> float:
+        """Potential energy of the start, eV."""
+        return float(start.atoms.get_potential_energy())
+
+    def check(self, now: Snapshot, reference: float) -> Alarm | None:
+        """Compare per atom."""
+        n = len(now.atoms)
+        change = (now.atoms.get_potential_energy() - reference) / n
+        if not abs(change) <= self.change:
+            return self.alarm(f"the potential energy has changed by {change:+.2f} eV/atom (limit {self.change:g})")
+        if now.drift is None or now.stage_ps < self.after_ps:
+            return None
+        drift = 1000 * now.drift / n / now.stage_ps
+        if abs(drift) <= self.drift:
+            return None
+        return self.alarm(f"the conserved energy drifts by {drift:+.1f} meV/atom/ps (limit {self.drift:g})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pressure(Guard):
+    """The pressure is beyond what the simulation is for.
+
+    Attributes:
+        above_GPa: largest size of the pressure, GPa.
+    """
+
+    above_GPa: float = 20.0
+    every: int = 10
+
+    def check(self, now: Snapshot, reference: None) -> Alarm | None:
+        """Compare; nothing is said where the calculator gives no stress."""
+        pressure = now.pressure_GPa
+        if pressure is None or abs(pressure) <= self.above_GPa:
+            return None
+        return self.alarm(f"the pressure is {pressure:.1f} GPa (limit {self.above_GPa:g})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooClose(Guard):
+    """Two atoms are much closer than a bond.
+
+    Attributes:
+        fraction: smallest distance over the sum of the covalent radii.
+    """
+
+    fraction: float = 0.6
+    every: int = 10
+
+    def check(self, now: Snapshot, reference: None) -> Alarm | None:
+        """The closest pair, relative to its radii."""
+        symbols = sorted(set(now.atoms.get_chemical_symbols()))
+        radii = {symbol: float(covalent_radii[atomic_numbers[symbol]]) for symbol in symbols}
+        limits = {(a, b): self.fraction * (radii[a] + radii[b]) for a in symbols for b in symbols}
+        i, j, distances = neighbor_list("ijd", now.atoms, limits)
+        if not len(i):
+            return None
+        own = covalent_radii[now.atoms.numbers]
+        worst = int((distances / (own[i] + own[j])).argmin())
+        pair = (int(i[worst]), int(j[worst]))
+        names = " and ".join(f"{now.atoms.symbols[k]} {k}" for k in pair)
+        ratio = distances[worst] / (own[pair[0]] + own[pair[1]])
+        return self.alarm(
+            f"{names} are {distances[worst]:.2f} Å apart, {ratio:.2f} of their covalent radii "
+            f"(limit {self.fraction:g})",
+            pair,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ballistic(Guard):
+    """An atom moves much faster than heat makes it.
+
+    Attributes:
+        factor: largest speed over sqrt(k T / m); 8 is met by chance once in 10^13 atoms and steps.
+        floor_K: a lower temperature than this counts as this, K: a cold structure that relaxes gets warm.
+    """
+
+    factor: float = 8.0
+    floor_K: float = 300.0
+
+    def check(self, now: Snapshot, reference: None) -> Alarm | None:
+        """The fastest atom relative to its thermal speed."""
+        temperature = max(now.expected_K, self.floor_K)
+        masses = now.atoms.get_masses()
+        speeds = np.linalg.norm(now.atoms.get_momenta(), axis=1) / np.sqrt(masses * units.kB * temperature)
+        fast = np.flatnonzero(~(speeds <= self.factor))
+        if not len(fast):
+            return None
+        worst = int(fast[speeds[fast].argmax()])
+        step = speeds[worst] * np.sqrt(units.kB * temperature / masses[worst]) * now.timestep_fs * units.fs
+        return self.alarm(
+            f"{now.atoms.symbols[worst]} {worst} moves {step:.3f} Å per step, {speeds[worst]:.1f} times its thermal "
+            f"speed at {temperature:.0f} K (limit {self.factor:g})",
+            fast,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaporated(Guard):
+    """An atom has left all others.
+
+    Attributes:
+        distance_A: within this distance an atom has a neighbour, Å.
+    """
+
+    distance_A: float = 5.0
+    every: int = 100
+
+    def reference(self, start: Snapshot) -> np.ndarray:
+        """Which atoms were alone at the start."""
+        return self._alone(start)
+
+    def check(self, now: Snapshot, reference: np.ndarray) -> Alarm | None:
+        """Atoms that were not alone and are now."""
+        gone = np.flatnonzero(self._alone(now) & ~reference)
+        if not len(gone):
+            return None
+        return self.alarm(f"{named(now, gone)} has no neighbour within {self.distance_A:g} Å", gone)
+
+    def _alone(self, snapshot: Snapshot) -> np.ndarray:
+        counts = np.bincount(neighbor_list("i", snapshot.atoms, self.distance_A), minlength=len(snapshot.atoms))
+        return counts == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostBonding(Guard):
+    """Atoms of one element lose their neighbours of another, P its S for example.
+
+    Attributes:
+        centre: element whose neighbours are counted.
+        ligand: element of the neighbours.
+        cutoff_A: length of a bond at most, Å.
+        fraction: smallest mean coordination over that of the start.
+    """
+
+    centre: str
+    ligand: str
+    cutoff_A: float
+    fraction: float = 0.7
+    every: int = 100
+
+    def reference(self, start: Snapshot) -> np.ndarray:
+        """Coordination of each centre at the start."""
+        known = {*chemical_symbols}
+        for symbol in (self.centre, self.ligand):
+            if symbol not in known:
+                raise InputError(f"LostBonding knows no element {symbol!r}; give chemical symbols")
+        return self._coordination(start)
+
+    def check(self, now: Snapshot, reference: np.ndarray) -> Alarm | None:
+        """Compare the means."""
+        if not len(reference) or not reference.mean():
+            return None
+        coordination = self._coordination(now)
+        if coordination.mean() >= self.fraction * reference.mean():
+            return None
+        centres = np.flatnonzero(now.atoms.symbols == self.centre)
+        return self.alarm(
+            f"{self.centre} has {coordination.mean():.2f} {self.ligand} within {self.cutoff_A:g} Å, "
+            f"{reference.mean():.2f} at the start (limit {self.fraction:g} of that)",
+            centres[coordination < reference],
+        )
+
+    def _coordination(self, snapshot: Snapshot) -> np.ndarray:
+        pair = {(self.centre, self.ligand): self.cutoff_A}
+        centres = np.flatnonzero(snapshot.atoms.symbols == self.centre)
+        i = neighbor_list("i", snapshot.atoms, pair)
+        return np.bincount(i, minlength=len(snapshot.atoms))[centres]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uncertain(Guard):
+    """The members of a committee disagree on a force.
+
+    Attributes:
+        above: largest spread of a force among the members, eV/Å (root of the variances summed over directions).
+    """
+
+    above: float = 1.0
+
+    def check(self, now: Snapshot, reference: None) -> Alarm | None:
+        """Compare; nothing is said where the potential does not know its uncertainty."""
+        spread = now.forces_std
+        if spread is None:
+            return None
+        high = np.flatnonzero(~(spread <= self.above))
+        if not len(high):
+            return None
+        worst = int(high[spread[high].argmax()])
+        return self.alarm(
+            f"the committee differs by {spread[worst]:.2f} eV/Å on {now.atoms.symbols[worst]} {worst} "
+            f"(limit {self.above:g})",
+            high,
+        )
+
+
+def named(now: Snapshot, atoms: np.ndarray, most: int = 5) -> str:
+    """Symbols and indices of atoms, the first few."""
+    words = ", ".join(f"{now.atoms.symbols[i]} {i}" for i in atoms[:most])
+    return words if len(atoms) <= most else f"{words} and {len(atoms) - most} more"

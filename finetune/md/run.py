@@ -1,0 +1,301 @@
+"""Dynamics in stages, watched by guards, written down, and taken up again to the last bit."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from finetune.errors import InputError
+from finetune.files import write_frames, write_text
+from finetune.md import state
+from finetune.md.directory import claim, identity
+from finetune.md.files import Appended, row, trajectory
+from finetune.md.guards import Alarm, Guard
+from finetune.md.progress import Progress, Wish, wishes
+from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, check
+from finetune.md.snapshot import Snapshot
+
+CHECKPOINT = "checkpoint.npz"
+EVENTS = ("step", "time_ps", "guard", "action", "message")
+KEPT, SPACING = 5, 20  # frames before a stop, and the steps between two
+
+
+def simulate(
+    atoms: Atoms,
+    stages: Sequence[Stage],
+    directory: str | Path,
+    guards: Sequence[Guard] = GUARDS,
+    output: Output = Output(),  # noqa: B008  frozen
+    seed: int = 0,
+    progress: bool = True,
+) -> Outcome:
+    """Run molecular dynamics of atoms with their calculator; the same call goes on where it was stopped.
+
+    The atoms move in place. Momenta that they have are kept; otherwise they are drawn for the first temperature.
+
+    Args:
+        atoms: the structure, with a calculator; what is fixed by `FixAtoms` stays.
+        stages: one after the other.
+        directory: gets the trajectory, `log.csv`, `guards.csv`, `checkpoint.npz` and `final.extxyz`; after a stop by a
+            guard `before.extxyz` and `after.extxyz`, for labelling.
+        guards: what watches; none for `[]`.
+        output: names and intervals of what is written.
+        seed: momenta and noise follow from it.
+        progress: show a bar, or a line now and then where there is no terminal.
+
+    Raises:
+        InputError: settings that make no sense, a directory of another run, a full disk.
+        KeyboardInterrupt: stopped by SIGINT or SIGTERM, after a checkpoint.
+    """
+    check(atoms, stages, output)
+    place = Path(directory)
+    claim(place, identity(atoms, stages, guards, output, seed))
+    run = _Run(atoms, stages, place, guards, output, seed)
+    with wishes() as wish, Progress(run.total, progress) as bar:
+        try:
+            run.open()
+            return run.go(wish, bar)
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {place} ({error.strerror}); everything up to the last write is readable. Free some "
+                "space; the same command then goes on"
+            ) from error
+        finally:
+            run.close()
+
+
+class _Run:
+    """A simulation in progress."""
+
+    def __init__(
+        self, atoms: Atoms, stages: Sequence[Stage], place: Path, guards: Sequence[Guard], output: Output, seed: int
+    ) -> None:
+        self.atoms, self.stages, self.place, self.guards, self.output = atoms, stages, place, guards, output
+        self.rng = np.random.default_rng(seed)
+        self.total = sum(stage.steps for stage in stages)
+        self.step = self.stage = self.in_stage = 0
+        self.time_ps = 0.0
+        self.conserved: float | None = None
+        self.stage_K = 0.0
+        self.raised: set[int] = set()
+        self.alarm: Alarm | None = None
+        self.files: list[Any] = []
+        self.before: deque[Atoms] = deque(maxlen=KEPT)
+
+    def open(self) -> None:
+        """Take up the checkpoint, or begin."""
+        path = self.place / CHECKPOINT
+        arrays, facts = state.read(path) if path.is_file() else ({}, {"sizes": [0, 0, 0]})
+        for name, size in zip((self.output.trajectory, "log.csv", "guards.csv"), facts["sizes"], strict=True):
+            file = trajectory(self.place / name, size) if not self.files else Appended(self.place / name, size)
+            self.files.append(file)
+        if facts.keys() == {"sizes"}:
+            self._begin()
+        else:
+            self._take_up(arrays, facts)
+        self.references = [guard.reference(self.start) for guard in self.guards]
+        if not self.step:
+            self.files[1].add(row(COLUMNS))
+            self.files[2].add(row(EVENTS))
+            self._write(self._snapshot())
+        self.saved = time.monotonic()
+        self.checkpoint()
+
+    def _begin(self) -> None:
+        """Momenta, and the first stage."""
+        if not self.atoms.get_momenta().any():
+            ensemble = self.stages[0].ensemble
+            temperature = ensemble.temperature(0.0) if self.output.start_K is None else self.output.start_K
+            masses = self.atoms.get_masses()[:, None]
+            momenta = self.rng.standard_normal((len(self.atoms), 3)) * np.sqrt(masses * units.kB * (temperature or 0.0))
+            self.atoms.set_momenta(momenta)
+            if ensemble.degrees(self.atoms) == 3 * len(self.atoms) - 3:  # the centre of mass rests
+                momenta = self.atoms.get_momenta()
+                self.atoms.set_momenta(momenta - masses * momenta.sum(axis=0) / masses.sum())
+        self._enter(0)
+        self.start = Snapshot(_frozen(self.atoms), degrees=self.degrees, stage_K=self.stage_K)
+
+    def _enter(self, stage: int) -> None:
+        """Start the dynamics of a stage."""
+        self.stage, self.in_stage = stage, 0
+        self._build()
+        self.conserved = self.ensemble.conserved(self.dynamics)
+        self.stage_K = self._snapshot().temperature_K
+
+    def _build(self) -> None:
+        self.ensemble = self.stages[self.stage].ensemble
+        self.degrees = self.ensemble.degrees(self.atoms)
+        self.dynamics: Any = self.ensemble.dynamics(self.atoms, self.rng)
+
+    def _take_up(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Everything as it was when the checkpoint was written."""
+        for name in ("step", "stage", "in_stage", "time_ps", "conserved", "stage_K"):
+            setattr(self, name, facts[name])
+        self.raised = set(facts["raised"])
+        self.alarm = None if facts["alarm"] is None else Alarm(**facts["alarm"])
+        began = self.atoms.copy()
+        state.set_arrays(began, arrays, "start_")
+        began.calc = SinglePointCalculator(began, energy=facts["start_energy"])
+        state.set_arrays(self.atoms, arrays)
+        self._build()
+        state.set_numbers(self.dynamics, {k.removeprefix("dynamics."): v for k, v in arrays.items()})
+        self.rng.bit_generator.state = facts["rng"]
+        self.start = Snapshot(began, degrees=facts["start_degrees"], stage_K=facts["start_K"])
+
+    def go(self, wish: Wish, bar: Progress) -> Outcome:
+        """Step until the end, a guard's stop, or a signal."""
+        bar.start(self.step)
+        while self.alarm is None and (self.step < self.total):
+            if wish.signal is not None:
+                self.checkpoint()
+                raise KeyboardInterrupt(f"stopped at {self.time_ps:.3f} ps; the same command goes on from there")
+            if self.in_stage == self.stages[self.stage].steps:
+                self._enter(self.stage + 1)
+            self._advance()
+            bar.show(self.step, self.time_ps, self.atoms)
+            if time.monotonic() - self.saved > self.output.checkpoint_s:
+                self.checkpoint()
+        self.checkpoint()
+        if self.alarm is None:
+            write_frames(self.place / "final.extxyz", [_plain(self.atoms, momenta=True)])
+        return Outcome(self.place, self.step, self.time_ps, self.total, self.alarm)
+
+    def _advance(self) -> None:
+        """One step, its guards and what is written."""
+        fraction = self.in_stage / self.stages[self.stage].steps
+        target, constant = self.ensemble.temperature(fraction), self.ensemble.temperature(0.0)
+        if target is not None and self.ensemble.temperature(1.0) != constant:
+            self.ensemble.set_temperature(self.dynamics, target)
+        if self.step % SPACING == 0:
+            self.before.append(_plain(self.atoms))
+        trouble = None
+        try:
+            self.dynamics.step()
+        except (InputError, FloatingPointError, np.linalg.LinAlgError) as error:
+            trouble = Alarm("Calculator", f"no forces for this structure: {error}")
+        self.step, self.in_stage = self.step + 1, self.in_stage + 1
+        self.time_ps += self.ensemble.timestep_fs / 1000
+        if trouble is None and not np.isfinite(self.atoms.get_forces()).all():
+            trouble = Alarm("Calculator", "forces are not finite", np.flatnonzero(~finite(self.atoms)).tolist())
+        if trouble is not None:
+            self._stop(trouble, "stop")
+            return
+        now = self._snapshot()
+        for k, guard in enumerate(self.guards):
+            if self.step % guard.every == 0:
+                self._look(k, guard, now)
+        if self.step % self.output.log_every == 0 or self.step % self.output.every == 0:
+            self._write(now)
+
+    def _look(self, k: int, guard: Guard, now: Snapshot) -> None:
+        """Let a guard look; a fault that lasts is told once."""
+        alarm = guard.check(now, self.references[k])
+        if alarm is None:
+            self.raised.discard(k)
+        elif guard.action == "stop":
+            if self.alarm is None:
+                self._stop(alarm, guard.action)
+        elif k not in self.raised:
+            self.raised.add(k)
+            self._tell(alarm, guard.action)
+            if guard.action == "save":
+                frame = _plain(self.atoms)
+                frame.info |= self._story(alarm)
+                write_frames(self.place / "saved" / f"{self.step:09d}-{alarm.guard}.extxyz", [frame])
+
+    def _stop(self, alarm: Alarm, action: str) -> None:
+        """Write the frames before and after, and end."""
+        self.alarm = alarm
+        self._tell(alarm, action)
+        after = _plain(self.atoms)
+        for frame in (*self.before, after):
+            frame.info |= self._story(alarm)
+        write_frames(self.place / "before.extxyz", list(self.before))
+        if np.isfinite(after.positions).all():
+            write_frames(self.place / "after.extxyz", [after])
+        write_text(
+            self.place / "stopped.txt", f"step {self.step}, {self.time_ps:.4f} ps: {alarm.guard}: {alarm.message}\n"
+        )
+
+    def _tell(self, alarm: Alarm, action: str) -> None:
+        text = f'"{alarm.message.replace(chr(34), chr(39))}"'
+        self.files[2].add(row([self.step, self.time_ps, alarm.guard, action, text]))
+        if action != "stop":
+            Progress.tell(f"{self.time_ps:.3f} ps: {alarm.guard}: {alarm.message}")
+
+    def _story(self, alarm: Alarm) -> dict[str, str]:
+        formula = self.atoms.get_chemical_formula()
+        return {"family": "md", "group": f"{self.place.name}-{formula}", "made_by": f"md, {alarm.guard}"}
+
+    def _snapshot(self) -> Snapshot:
+        stage = self.stages[self.stage]
+        conserved = None if self.conserved is None else self.ensemble.conserved(self.dynamics)
+        return Snapshot(
+            self.atoms,
+            step=self.step,
+            time_ps=self.time_ps,
+            timestep_fs=self.ensemble.timestep_fs,
+            degrees=self.degrees,
+            target_K=self.ensemble.temperature(self.in_stage / stage.steps),
+            drift=None if conserved is None or self.conserved is None else conserved - self.conserved,
+            stage_ps=self.in_stage * self.ensemble.timestep_fs / 1000,
+            stage_K=self.stage_K,
+        )
+
+    def _write(self, now: Snapshot) -> None:
+        """A line of the log, a frame of the trajectory, when they are due."""
+        if self.step % self.output.log_every == 0:
+            self.files[1].add(row(self.output.line(now, self.stage)))
+        if self.step % self.output.every == 0:
+            self.files[0].write(self.output.frame(now))
+
+    def checkpoint(self) -> None:
+        """Write the state, after all that belongs to it is on the disk."""
+        sizes = [file.sync() for file in self.files]
+        names = ("step", "stage", "in_stage", "time_ps", "conserved", "stage_K")
+        facts = {
+            **{name: getattr(self, name) for name in names},
+            "sizes": sizes,
+            "rng": self.rng.bit_generator.state,
+            "raised": sorted(self.raised),
+            "alarm": None if self.alarm is None else vars(self.alarm),
+            "start_energy": float(self.start.atoms.get_potential_energy()),
+            "start_degrees": self.start.degrees,
+            "start_K": self.start.stage_K,
+        }
+        numbers = {f"dynamics.{name}": value for name, value in state.numbers(self.dynamics).items()}
+        arrays = {**state.arrays_of(self.atoms), **state.arrays_of(self.start.atoms, "start_"), **numbers}
+        state.write(self.place / CHECKPOINT, arrays, facts)
+        self.saved = time.monotonic()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files:
+            file.close()
+
+
+def finite(atoms: Atoms) -> np.ndarray:
+    """Which atoms have finite forces, shape (atoms,)."""
+    return np.isfinite(atoms.get_forces()).all(axis=1)
+
+
+def _frozen(atoms: Atoms) -> Atoms:
+    """A copy that keeps its energy."""
+    copy = atoms.copy()
+    copy.calc = SinglePointCalculator(copy, energy=float(atoms.get_potential_energy()))
+    return copy
+
+
+def _plain(atoms: Atoms, momenta: bool = False) -> Atoms:
+    """A copy without results, and without momenta unless they are wanted: a structure to label or to go on from."""
+    copy: Atoms = atoms.copy()
+    if not momenta:
+        copy.arrays.pop("momenta", None)
+    return copy

@@ -1,0 +1,180 @@
+"""What a simulation is told, and what it tells at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+
+from finetune.errors import InputError
+from finetune.md.ensembles import Ensemble
+from finetune.md.files import check_name
+from finetune.md.guards import Alarm, Ballistic, Energy, Evaporated, Guard, Pressure, TooClose, TooHot, Uncertain
+from finetune.md.snapshot import Snapshot
+from finetune.md.structure_guards import PhaseSeparation, Voids
+
+GUARDS: tuple[Guard, ...] = (
+    TooHot(), Energy(), Pressure(), TooClose(), Ballistic(), Evaporated(), Voids(), PhaseSeparation(action="warn"),
+    Uncertain(action="save"),
+)  # fmt: skip
+COLUMNS = (
+    "step", "time_ps", "stage", "temperature_K", "target_K", "potential_eV", "kinetic_eV", "drift_eV", "pressure_GPa",
+    "volume_A3", "energy_std_eV", "largest_forces_std_eV_A",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a simulation.
+
+    Attributes:
+        ensemble: what is held constant.
+        ps: how long, ps.
+    """
+
+    ensemble: Ensemble
+    ps: float
+
+    @property
+    def steps(self) -> int:
+        """Time steps of the stage."""
+        return max(round(1000 * self.ps / self.ensemble.timestep_fs), 1)
+
+
+@dataclass(frozen=True)
+class FixedLayer:
+    """Atoms that do not move: those between two heights of the cell at the start.
+
+    Attributes:
+        lower: fraction of the cell's height from which on they are fixed.
+        upper: fraction up to which they are fixed.
+        axis: lattice vector along which the height is measured, 0, 1 or 2.
+    """
+
+    lower: float
+    upper: float
+    axis: int = 2
+
+    def constraint(self, atoms: Atoms) -> FixAtoms:
+        """ASE's constraint for these atoms.
+
+        Raises:
+            InputError: no atom, or every atom, is in the layer.
+        """
+        if self.axis not in (0, 1, 2):
+            raise InputError(f"a layer lies along lattice vector 0, 1 or 2, not {self.axis}")
+        heights = atoms.get_scaled_positions(wrap=True)[:, self.axis]
+        inside = (heights >= self.lower) & (heights <= self.upper)
+        if inside.all() or not inside.any():
+            raise InputError(
+                f"{inside.sum()} of {len(atoms)} atoms are between {self.lower:g} and {self.upper:g} of the cell along "
+                f"lattice vector {self.axis}; fix some and leave some"
+            )
+        return FixAtoms(mask=inside)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Names and intervals of what is written.
+
+    Attributes:
+        trajectory: name of the trajectory; `.extxyz` or `.traj`.
+        every: steps between frames of the trajectory.
+        log_every: steps between lines of `log.csv`.
+        momenta: write momenta into the trajectory.
+        checkpoint_s: seconds between checkpoints.
+        start_K: temperature for which momenta are drawn, K; None for that of the first stage.
+    """
+
+    trajectory: str = "trajectory.extxyz"
+    every: int = 100
+    log_every: int = 10
+    momenta: bool = False
+    checkpoint_s: float = 60.0
+    start_K: float | None = None
+
+    def line(self, now: Snapshot, stage: int) -> list[float | int | None]:
+        """The values of `COLUMNS`."""
+        atoms, spread = now.atoms, now.forces_std
+        volume = atoms.get_volume() if atoms.cell.rank == 3 else None
+        return [
+            now.step, now.time_ps, stage, now.temperature_K, now.target_K, float(atoms.get_potential_energy()),
+            float(atoms.get_kinetic_energy()), now.drift, now.pressure_GPa, volume, now.results.get("energy_std"),
+            None if spread is None else float(spread.max(initial=0.0)),
+        ]  # fmt: skip
+
+    def frame(self, now: Snapshot) -> Atoms:
+        """A frame of the trajectory: structure, energy, forces, stress, temperature, uncertainty."""
+        frame: Atoms = now.atoms.copy()
+        if not self.momenta:
+            frame.arrays.pop("momenta", None)
+        known = {
+            name: now.results[name] for name in ("energy", "free_energy", "forces", "stress") if name in now.results
+        }
+        frame.calc = SinglePointCalculator(frame, **known)
+        frame.info |= {"step": now.step, "time_ps": round(now.time_ps, 9), "temperature_K": now.temperature_K}
+        if "energy_std" in now.results:
+            frame.info["energy_std"] = now.results["energy_std"]
+            frame.arrays["forces_std"] = np.asarray(now.results["forces_std"])
+        return frame
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a simulation ended.
+
+    Attributes:
+        directory: where everything is.
+        steps: steps that were made.
+        time_ps: time that was reached, ps.
+        planned: steps that were planned.
+        alarm: what a guard stopped it for; None if it ended as planned.
+    """
+
+    directory: Path
+    steps: int
+    time_ps: float
+    planned: int
+    alarm: Alarm | None = None
+
+    @property
+    def finished(self) -> bool:
+        """It ended as planned."""
+        return self.alarm is None and self.steps >= self.planned
+
+    def message(self) -> str:
+        """What to tell a user."""
+        if self.alarm is None:
+            return (
+                f"{self.time_ps:.3f} ps in {self.steps} steps; the last structure is {self.directory / 'final.extxyz'}"
+            )
+        atoms = f"; atoms {', '.join(map(str, self.alarm.atoms[:10]))}" if self.alarm.atoms else ""
+        more = f" and {len(self.alarm.atoms) - 10} more" if len(self.alarm.atoms) > 10 else ""
+        return (
+            f"stopped by {self.alarm.guard} at {self.time_ps:.4f} ps (step {self.steps}): "
+            f"{self.alarm.message}{atoms}{more}. "
+            f"Frames to label: {self.directory / 'before.extxyz'} and {self.directory / 'after.extxyz'}"
+        )
+
+
+def check(atoms: Atoms, stages: Sequence[Stage], output: Output) -> None:
+    """Raise `InputError` for settings that make no sense."""
+    if atoms.calc is None:
+        raise InputError("the atoms have no calculator; set atoms.calc = finetune.calculator(...)")
+    if not len(atoms):
+        raise InputError("there are no atoms to move; give a structure with at least one")
+    if not stages:
+        raise InputError("there is no stage; give one with an ensemble and its ps")
+    for stage in stages:
+        if not stage.ps > 0:
+            raise InputError(f"a stage lasts {stage.ps} ps; give a positive time")
+        stage.ensemble.check(atoms)
+    for name in ("every", "log_every"):
+        if getattr(output, name) < 1:
+            raise InputError(f"output.{name} is {getattr(output, name)}; give a number of steps")
+    check_name(output.trajectory)
