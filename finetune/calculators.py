@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ class PotentialCalculator(Calculator):
             raise unknown("dtype", dtype, DTYPES)
         kind = potential.dtype if dtype is None else getattr(torch, dtype)
         if (potential.device, potential.dtype) != (place, kind):
-            potential = copy.deepcopy(potential).to(place).to(kind)  # the caller's own stays as it is
+            with warnings.catch_warnings():  # e3nn copies its compiled parts by what torch calls deprecated
+                warnings.simplefilter("ignore", DeprecationWarning)
+                potential = copy.deepcopy(potential).to(place).to(kind)  # the caller's own stays as it is
         if skin < 0:
             raise InputError(f"the skin is {skin} Å; give 0 or more")
         self.potential = potential.eval()

@@ -15,6 +15,7 @@ from finetune.errors import InputError
 from finetune.files import whole
 
 FORMATS = (".extxyz", ".xyz", ".traj")
+KNOWN_ARRAYS = ("numbers", "positions", "momenta", "masses", "tags", "initial_charges", "initial_magmoms")
 
 
 class Appended:
@@ -72,7 +73,7 @@ class ExtendedXYZ(Appended):
 
 
 class Traj:
-    """A trajectory in ASE's own format; its size is in frames."""
+    """A trajectory in ASE's own format; its size is in frames. It has no room for further arrays: they go to `info`."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
         if path.exists():
@@ -87,7 +88,9 @@ class Traj:
         self._trajectory = Trajectory(path, "a")
 
     def write(self, frame: Atoms) -> None:
-        """Add a frame."""
+        """Add a frame, whose `info` may grow by this."""
+        more = {name: values for name, values in frame.arrays.items() if name not in KNOWN_ARRAYS}
+        frame.info |= more
         self._trajectory.write(frame)
         self.size += 1
 

@@ -170,11 +170,12 @@ class Ballistic(Guard):
     """An atom moves much faster than heat makes it.
 
     Attributes:
-        factor: largest speed over sqrt(k T / m); 8 is met by chance once in 10^13 atoms and steps.
+        factor: largest speed over sqrt(k T / m). Heat alone gives 8 once in 10^13 atoms and steps; a reaction leaves
+            up to an electronvolt or two with one atom, 13 at 300 K.
         floor_K: a lower temperature than this counts as this, K: a cold structure that relaxes gets warm.
     """
 
-    factor: float = 8.0
+    factor: float = 16.0
     floor_K: float = 300.0
 
     def check(self, now: Snapshot, reference: None) -> Alarm | None:

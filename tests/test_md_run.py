@@ -1,0 +1,373 @@
+"""What a simulation writes, and how it goes on after it was stopped: by a guard, a signal, a kill, a full disk."""
+
+from __future__ import annotations
+
+import csv
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io.trajectory import Trajectory
+
+import finetune
+from finetune.backbones.ace import ACE
+from finetune.backbones.chgnet import CHGNet
+from finetune.errors import InputError
+from finetune.md import (
+    GUARDS,
+    NPT,
+    NVE,
+    Langevin,
+    NoseHoover,
+    Output,
+    Stage,
+    TooHot,
+    Uncertain,
+    simulate,
+)
+from finetune.md.files import trajectory
+
+from .commands import command
+from .einstein import crystal
+from .structures import ROOT, of_family
+
+HOT = Langevin(temperature_K=500.0, friction_per_fs=0.02, timestep_fs=2.0)
+ENSEMBLES = {
+    "NVE": NVE(timestep_fs=2.0),
+    "Langevin": HOT,
+    "Langevin ramp": Langevin(temperature_K=(300.0, 700.0), friction_per_fs=0.02, timestep_fs=2.0),
+    "Nosé-Hoover": NoseHoover(temperature_K=(300.0, 500.0), timestep_fs=2.0),
+    **{f"NPT {cell}": NPT(temperature_K=400.0, cell=cell, timestep_fs=2.0) for cell in ("isotropic", "axes", "full")},
+}
+
+
+def model() -> Atoms:
+    atoms = of_family("crystal")
+    atoms.calc = finetune.calculator("chgnet", device="cpu")
+    return atoms
+
+
+def rows(directory: Path, name: str = "log.csv") -> list[dict[str, str]]:
+    with (directory / name).open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def until(steps: int, make, directory: Path, stages, **options) -> None:
+    """Run that is cut off after some steps, as a kill would: the last checkpoint may lie before."""
+    atoms = make()
+    inner, calls = atoms.calc.calculate, []
+
+    def dying(*given, **named):
+        calls.append(1)
+        if len(calls) > steps:
+            raise MemoryError
+        inner(*given, **named)
+
+    atoms.calc.calculate = dying
+    with pytest.raises(MemoryError):
+        simulate(atoms, stages, directory, progress=False, **options)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+@pytest.mark.parametrize("suffix", ["extxyz", "traj"])
+def test_a_restart_is_the_uninterrupted_run_to_the_last_bit(name, suffix, tmp_path):
+    stages = [Stage(HOT, ps=0.02), Stage(ENSEMBLES[name], ps=0.04)]
+    output = Output(trajectory=f"t.{suffix}", every=2, log_every=1, checkpoint_s=0.0, momenta=True)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    straight = crystal()
+    simulate(straight, stages, whole, output=output, guards=[TooHot(factor=50.0)], progress=False)
+    for steps in (7, 12, 5):  # in the first stage, in the second, in the second again
+        until(steps, crystal, cut, stages, output=output, guards=[TooHot(factor=50.0)])
+    again = crystal()
+    outcome = simulate(again, stages, cut, output=output, guards=[TooHot(factor=50.0)], progress=False)
+    assert outcome.finished
+    for one, other in ((straight.positions, again.positions), (straight.get_momenta(), again.get_momenta())):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(straight.cell.array, again.cell.array)
+    for file in ("log.csv", "guards.csv", "final.extxyz", *(["t.extxyz"] if suffix == "extxyz" else [])):
+        assert (whole / file).read_bytes() == (cut / file).read_bytes()
+    frames = ase.io.read(cut / f"t.{suffix}", ":")
+    assert [frame.info["step"] for frame in frames] == list(range(0, 31, 2))
+
+
+def test_a_model_with_its_kept_neighbours_restarts_to_the_last_bit(tmp_path):
+    stages, output = [Stage(HOT, ps=0.04)], Output(every=1, log_every=1, checkpoint_s=0.0, momenta=True)
+    simulate(model(), stages, tmp_path / "whole", output=output, progress=False)
+    until(9, model, tmp_path / "cut", stages, output=output)
+    simulate(model(), stages, tmp_path / "cut", output=output, progress=False)
+    for file in ("log.csv", "trajectory.extxyz"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
+
+
+SCRIPT = """
+    from ase.build import bulk
+        from finetune.md import Langevin, Output, Stage, simulate
+    atoms = bulk("Ar", cubic=True, a=5.4).repeat(2)
+    atoms.calc = LennardJones(epsilon=0.0104, sigma=3.4, rc=5.0, smooth=True)
+    stage = Stage(Langevin(temperature_K=500.0, friction_per_fs=0.02, timestep_fs=2.0), ps=1.2)
+    simulate(crystal(4), [stage], {directory!r}, output=Output(every=3, log_every=1, checkpoint_s=0.02))
+"""
+
+
+def started(directory: Path, **options) -> subprocess.Popen:
+    script = textwrap.dedent(SCRIPT.format(directory=str(directory), tests=str(ROOT / "tests")))
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, **options)
+
+
+def grown(directory: Path, size: int) -> None:
+    """Wait until the log is that long."""
+    deadline = time.monotonic() + 120
+    while not ((directory / "log.csv").exists() and (directory / "log.csv").stat().st_size > size):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def assert_no_step_is_missing_or_twice(directory: Path, last: int) -> None:
+    assert [int(row["step"]) for row in rows(directory)] == list(range(last + 1))
+    assert [atoms.info["step"] for atoms in ase.io.read(directory / "trajectory.extxyz", ":")] == list(
+        range(0, last + 1, 3)
+    )
+
+
+def test_a_killed_run_goes_on_without_a_missing_or_a_double_step(tmp_path):
+    directory = tmp_path / "run"
+    for size in (3000, 10000, 20000):
+        process = started(directory)
+        grown(directory, size)
+        process.kill()
+        process.communicate()
+    stages, output = [Stage(HOT, ps=1.2)], Output(every=3, log_every=1, checkpoint_s=0.02)
+    assert simulate(crystal(4), stages, directory, output=output, progress=False).finished
+    assert_no_step_is_missing_or_twice(directory, 600)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_cleanly_after_a_checkpoint(number, tmp_path):
+    directory = tmp_path / "run"
+    process = started(directory)
+    grown(directory, 3000)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "the same command goes on from there" in errors
+    steps = len(rows(directory)) - 1
+    assert steps > 10
+    assert_no_step_is_missing_or_twice(directory, steps)
+    with np.load(directory / "checkpoint.npz") as content:
+        assert f'"step": {steps},' in str(content["facts"])
+
+
+def test_a_full_disk_ends_a_run_with_whole_frames_and_it_goes_on_with_more_space(tmp_path):
+    directory = tmp_path / "run"
+    limit = 100_000
+
+    def little_space() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    process = started(directory, preexec_fn=little_space)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "cannot write to" in errors
+    assert "everything up to the last write is readable" in errors
+    frames = ase.io.read(directory / "trajectory.extxyz", ":")
+    assert len(frames) > 5
+    assert (directory / "trajectory.extxyz").stat().st_size <= limit
+    assert [atoms.info["step"] for atoms in frames] == list(range(0, 3 * len(frames), 3))
+    output = Output(every=3, log_every=1, checkpoint_s=0.02)
+    simulate(crystal(4), [Stage(HOT, ps=1.2)], directory, output=output, progress=False)
+    assert_no_step_is_missing_or_twice(directory, 600)
+
+
+def test_a_longer_last_stage_goes_on_and_another_simulation_is_refused(tmp_path):
+    simulate(crystal(), [Stage(HOT, ps=0.1)], tmp_path / "a", progress=False)
+    longer = crystal()
+    outcome = simulate(longer, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False)
+    assert outcome.steps == 100
+    straight = crystal()
+    simulate(straight, [Stage(HOT, ps=0.2)], tmp_path / "b", progress=False)
+    np.testing.assert_array_equal(straight.positions, longer.positions)
+    other = crystal()
+    other.positions[0, 0] += 0.01
+    with pytest.raises(InputError, match="another structure"):
+        simulate(other, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False)
+    with pytest.raises(InputError, match="another seed"):
+        simulate(crystal(), [Stage(HOT, ps=0.2)], tmp_path / "a", seed=1, progress=False)
+    with pytest.raises(InputError, match="another stages"):
+        simulate(crystal(), [Stage(NVE(), ps=0.2)], tmp_path / "a", progress=False)
+
+
+def test_a_directory_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="holds other files"):
+        simulate(crystal(), [Stage(HOT, ps=0.1)], tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "traj"])
+def test_a_trajectory_has_energy_forces_stress_temperature_and_uncertainty(suffix, tmp_path):
+    atoms = of_family("crystal")
+    potentials = [finetune.load("chgnet"), CHGNet.tiny()]
+    atoms.calc = finetune.calculator(potentials, device="cpu")
+    output = Output(trajectory=f"t.{suffix}", every=2, log_every=2)
+    simulate(atoms, [Stage(HOT, ps=0.008)], tmp_path, guards=[], output=output, progress=False)
+    frames = ase.io.read(tmp_path / f"t.{suffix}", ":")
+    assert [frame.info["step"] for frame in frames] == [0, 2, 4]
+    assert frames[-1].info["time_ps"] == 0.008
+    np.testing.assert_allclose(frames[-1].positions, atoms.positions, atol=1e-7)
+    assert frames[-1].get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    np.testing.assert_allclose(frames[-1].get_forces(), atoms.get_forces(), atol=1e-7)
+    np.testing.assert_allclose(frames[-1].get_stress(), atoms.get_stress(), atol=1e-7)
+    frame = frames[-1]
+    spread = frame.info["forces_std"] if suffix == "traj" else frame.arrays["forces_std"]
+    np.testing.assert_allclose(spread, atoms.calc.results["forces_std"], atol=1e-7)
+    log = rows(tmp_path)[-1]
+    assert float(log["energy_std_eV"]) == pytest.approx(atoms.calc.results["energy_std"])
+    assert float(log["temperature_K"]) == pytest.approx(frames[-1].info["temperature_K"])
+    assert float(log["largest_forces_std_eV_A"]) == pytest.approx(
+        np.linalg.norm(atoms.calc.results["forces_std"], axis=1).max()
+    )
+
+
+def test_a_stop_says_who_when_and_which_atoms_and_leaves_frames_to_label(tmp_path):
+    torch_potential = ACE.variants()["pairs only"]  # random pairs: atoms fall into each other
+    atoms = of_family("amorphous")
+    atoms.calc = finetune.calculator(torch_potential, device="cpu")
+    outcome = simulate(atoms, [Stage(HOT, ps=2.0)], tmp_path, progress=False)
+    assert outcome.alarm is not None
+    assert not outcome.finished
+    message = outcome.message()
+    assert message.startswith(f"stopped by {outcome.alarm.guard} at {outcome.time_ps:.4f} ps")
+    assert str(tmp_path / "before.extxyz") in message
+    before, after = (ase.io.read(tmp_path / f"{name}.extxyz", ":") for name in ("before", "after"))
+    assert 1 <= len(before) <= 5
+    assert len(after) == 1
+    assert all(frame.calc is None and frame.info["family"] == "md" for frame in (*before, *after))
+    np.testing.assert_allclose(after[0].positions, atoms.positions, atol=1e-7)
+    events = rows(tmp_path, "guards.csv")
+    assert (events[-1]["guard"], events[-1]["action"]) == (outcome.alarm.guard, "stop")
+    again = of_family("amorphous")
+    again.calc = finetune.calculator(torch_potential, device="cpu")
+    assert simulate(again, [Stage(HOT, ps=2.0)], tmp_path, progress=False) == outcome
+
+
+def test_a_fault_that_lasts_is_told_once_and_its_frame_is_saved(tmp_path):
+    atoms = of_family("crystal")
+    atoms.calc = finetune.calculator([CHGNet.tiny(), finetune.load("chgnet")], device="cpu")
+    guards = [Uncertain(above=1e-6, action="save"), TooHot(factor=-10.0, action="warn")]
+    assert simulate(atoms, [Stage(HOT, ps=0.02)], tmp_path, guards=guards, progress=False).finished
+    events = rows(tmp_path, "guards.csv")
+    assert [(row["step"], row["guard"], row["action"]) for row in events] == [
+        ("1", "Uncertain", "save"),
+        ("1", "TooHot", "warn"),
+    ]
+    saved = ase.io.read(tmp_path / "saved" / "000000001-Uncertain.extxyz")
+    assert len(saved) == len(atoms)
+    assert saved.calc is None
+
+
+def test_forces_that_are_not_numbers_stop_a_run(tmp_path):
+    atoms = crystal()
+    inner = atoms.calc.calculate
+
+    def broken(*given, **named):
+        inner(*given, **named)
+        if atoms.positions[0, 0] != 0.0:
+            atoms.calc.results["forces"] = np.full((len(atoms), 3), np.nan)
+
+    atoms.calc.calculate = broken
+    outcome = simulate(atoms, [Stage(HOT, ps=0.1)], tmp_path, guards=[], progress=False)
+    assert outcome.alarm.guard == "Calculator"
+    assert outcome.steps == 1
+
+
+def test_a_traj_is_cut_back_to_what_a_checkpoint_knows(tmp_path):
+    with Trajectory(tmp_path / "a.traj", "w") as file:
+        for k in range(5):
+            frame = crystal(1)
+            frame.info["step"] = k
+            frame.calc = None
+            file.write(frame)
+    trajectory(tmp_path / "a.traj", 3).close()
+    assert [frame.info["step"] for frame in ase.io.read(tmp_path / "a.traj", ":")] == [0, 1, 2]
+    with pytest.raises(InputError, match="shorter than"):
+        trajectory(tmp_path / "a.traj", 4)
+
+
+def said(capsys, *arguments) -> tuple[int, str]:
+    """Exit status and standard error of a command."""
+    status = command(*arguments)
+    return status, capsys.readouterr().err
+
+
+def mistaken(tmp_path: Path, *more: str) -> list:
+    start = ["md", "-c", ROOT / "configs/md/li-li7p3s11.yaml", "--directory", tmp_path / "run"]
+    return [*start, *more]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--structure", "nowhere.cif"], "there is no file nowhere.cif"),
+        (["--structure", str(ROOT / "README.md")], "cannot be read as a structure"),
+        (["--calculator", "runs/nothing"], "there is no model file or run directory"),
+        (["--calculator", "chgnett"], "did you mean"),
+        (["--output.trajectory", "t.xtc"], "its suffix is"),
+        (["--output.every", "0"], "give a number of steps"),
+        (["--stages", "[]"], "there is no stage"),
+        (["--device", "cuda:7"], "take cpu"),
+        (["--fixed", "[{lower: 0.0, upper: 0.2}]"], "use Langevin"),
+        (
+            ["--stages", "[{ensemble: {class_path: finetune.md.Langevin, init_args: {temperature_K: -3}}, ps: 1}]"],
+            "positive",
+        ),
+        (["--stages", "[{ensemble: {class_path: finetune.md.Langevin}, ps: -1}]"], "positive time"),
+        (["--guards", "[{class_path: finetune.md.TooHott}]"], "TooHott"),
+    ],
+)
+def test_a_mistake_is_told_without_a_traceback(more, words, tmp_path, capsys):
+    status, text = said(capsys, *mistaken(tmp_path, *more))
+    assert status != 0
+    assert words in text
+    assert "Traceback" not in text
+
+
+def test_an_element_that_the_model_does_not_know_is_told(tmp_path, capsys):
+    finetune.save(ACE.tiny(), tmp_path / "ace.pt")
+    ase.io.write(tmp_path / "iron.extxyz", bulk("Fe").repeat(2))
+    status, text = said(
+        capsys,
+        *mistaken(tmp_path, "--calculator", str(tmp_path / "ace.pt"), "--structure", str(tmp_path / "iron.extxyz")),
+    )
+    assert status == 1
+    assert "does not know Fe" in text
+
+
+def test_a_cell_smaller_than_the_cutoff_runs(tmp_path):
+    atoms = bulk("Li", "bcc", a=3.44)
+    atoms.calc = finetune.calculator("chgnet", device="cpu")
+    stage = Stage(Langevin(temperature_K=300.0), ps=0.01)
+    assert simulate(atoms, [stage], tmp_path, progress=False).finished
+
+
+def test_the_shipped_config_runs_from_the_command_line(tmp_path, capsys):
+    stages = (
+        "[{ensemble: {class_path: finetune.md.Langevin, init_args: {temperature_K: [50, 300]}}, ps: 0.003},"
+        "{ensemble: {class_path: finetune.md.NPT, init_args: {temperature_K: 300}}, ps: 0.003}]"
+    )
+    arguments = mistaken(tmp_path, "--stages", stages, "--output.log_every", "1", "--dtype", "float64")
+    assert command(*arguments) == 0
+    assert "0.006 ps in 6 steps" in capsys.readouterr().out
+    assert [row["stage"] for row in rows(tmp_path / "run")] == ["0"] * 4 + ["1"] * 3
+
+
+def test_the_default_guards_are_all_there_is():
+    assert len({type(guard) for guard in GUARDS}) == len(GUARDS) == 9
