@@ -109,10 +109,10 @@ def test_a_model_with_its_kept_neighbours_restarts_to_the_last_bit(tmp_path):
 
 
 SCRIPT = """
-    from ase.build import bulk
-        from finetune.md import Langevin, Output, Stage, simulate
-    atoms = bulk("Ar", cubic=True, a=5.4).repeat(2)
-    atoms.calc = LennardJones(epsilon=0.0104, sigma=3.4, rc=5.0, smooth=True)
+    import sys
+    from finetune.md import Langevin, Output, Stage, simulate
+    sys.path.insert(0, {tests!r})
+    from einstein import crystal
     stage = Stage(Langevin(temperature_K=500.0, friction_per_fs=0.02, timestep_fs=2.0), ps=1.2)
     simulate(crystal(4), [stage], {directory!r}, output=Output(every=3, log_every=1, checkpoint_s=0.02))
 """
@@ -123,10 +123,11 @@ def started(directory: Path, **options) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, **options)
 
 
-def grown(directory: Path, size: int) -> None:
+def grown(process: subprocess.Popen, directory: Path, size: int) -> None:
     """Wait until the log is that long."""
     deadline = time.monotonic() + 120
     while not ((directory / "log.csv").exists() and (directory / "log.csv").stat().st_size > size):
+        assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -142,7 +143,7 @@ def test_a_killed_run_goes_on_without_a_missing_or_a_double_step(tmp_path):
     directory = tmp_path / "run"
     for size in (3000, 10000, 20000):
         process = started(directory)
-        grown(directory, size)
+        grown(process, directory, size)
         process.kill()
         process.communicate()
     stages, output = [Stage(HOT, ps=1.2)], Output(every=3, log_every=1, checkpoint_s=0.02)
@@ -154,7 +155,7 @@ def test_a_killed_run_goes_on_without_a_missing_or_a_double_step(tmp_path):
 def test_a_signal_ends_a_run_cleanly_after_a_checkpoint(number, tmp_path):
     directory = tmp_path / "run"
     process = started(directory)
-    grown(directory, 3000)
+    grown(process, directory, 3000)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
