@@ -35,6 +35,7 @@ class Shifted(Potential):
         self.cutoff, self.elements, self.licence = potential.cutoff, potential.elements, potential.licence
         self.offsets, self.pretrained = potential.offsets, potential.pretrained
         self.linear, self.formats, self.elsewhere = potential.linear, potential.formats, potential.elsewhere
+        self.formats_note = potential.formats_note
         self.idle = tuple("potential." + prefix for prefix in potential.idle)
         self.only_magmoms = tuple("potential." + prefix for prefix in potential.only_magmoms)
         self.groups = {name: tuple("potential." + p for p in prefixes) for name, prefixes in potential.groups.items()}
@@ -70,7 +71,7 @@ class Shifted(Potential):
         """`class_path` and `init_args`, those of the potential underneath nested."""
         return {"class_path": "finetune.adapting.Shifted", "init_args": {"potential": self.potential.config()}}
 
-    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
+    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported | None:
         """The potential underneath with the reference energies."""
         given = references or {}
         return self.potential.export(

@@ -52,6 +52,7 @@ class Potential(nn.Module, ABC):
         only_magmoms: prefixes of parameters that only magnetic moments depend on.
         linear: energies of atoms are linear in their descriptors, per element.
         formats: that `export` writes, beside a checkpoint.
+        formats_note: plain words on formats that there are not.
         elsewhere: what to do where an element is not known.
         offsets: index keys of the backbone's own graph and the key whose length they count, for `collate`.
     """
@@ -66,6 +67,7 @@ class Potential(nn.Module, ABC):
     only_magmoms: tuple[str, ...] = ()
     offsets: Mapping[str, str] = {}
     formats: tuple[str, ...] = ()
+    formats_note: str = ""
     elsewhere: str = "Take another foundation model or drop the frame"
 
     def graph(self, atoms: Atoms) -> Graph:
@@ -116,8 +118,11 @@ class Potential(nn.Module, ABC):
         """Names that `named` knows, with the licence of each."""
         return {}
 
-    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
-        """Write the potential, with reference energies in eV by atomic number, for another programme."""
+    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported | None:
+        """Write the potential, with reference energies in eV by atomic number, for another programme.
+
+        Returns what LAMMPS has to be told; None where the file is not for LAMMPS.
+        """
         raise unknown(f"format for {self.kind}", format, self.formats)
 
     @property

@@ -7,10 +7,12 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from finetune import models
 from finetune.adapting import Shifted
+from finetune.graph import edge_vectors, neighbour_graph
 
 from .commands import command
 from .structures import frames, lithium, of_family
@@ -108,7 +110,7 @@ def test_a_checkpoint_of_one_file_is_the_same_model(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["chgnet", "--format", "yace"], "format for CHGNet 'yace'"),
+        (["chgnet", "--format", "yace"], "format for CHGNet (LAMMPS has no CHGNet: run it by finetune md"),
         (["model.pt", "--format", "yaec"], "yace"),
         (["model.pt", "--output", "model.pt"], "is there already"),
         (["model.pt", "--format", "yace", "--structure", "nowhere.xyz"], "no file nowhere.xyz"),
@@ -126,3 +128,98 @@ def test_what_cannot_be_exported_is_told(arguments, words, tmp_path, monkeypatch
     (tmp_path / "molecule.xyz").write_text("1\n\nS 0 0 0\n")
     assert command("export", *arguments) == 1
     assert words in capsys.readouterr().err
+
+
+STRUCTURES = (lambda: of_family("amorphous"), lambda: of_family("interface"), lithium)
+
+
+def exported(potential, format: str, path: Path) -> Path:
+    models.save(potential, path / "model.pt")
+    file = path / f"potential.{format}"
+    assert command("export", path / "model.pt", "--format", format, "--output", file) == 0
+    return file
+
+
+def as_mace_reads(model, atoms) -> dict[str, torch.Tensor]:
+    """The tensors that LAMMPS hands to a MACE, without domain decomposition: no atom is a ghost."""
+    graph = neighbour_graph(atoms, float(model.r_max))
+    kinds = [model.atomic_numbers.tolist().index(z) for z in atoms.numbers]
+    attributes = torch.nn.functional.one_hot(torch.tensor(kinds), len(model.atomic_numbers)).double()
+    return {
+        "batch": graph["batch"],
+        "cell": graph["cell"][0],
+        "edge_index": graph["edge_index"],
+        "node_attrs": attributes,
+        "positions": graph["positions"].clone().requires_grad_(True),
+        "ptr": torch.tensor([0, len(atoms)]),
+        "shifts": graph["shifts"] @ graph["cell"][0],
+        "unit_shifts": graph["shifts"],
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", STRUCTURES)
+def test_mace_for_lammps_gives_our_energies_and_forces(make, tmp_path):
+    potential, atoms = Shifted(models.load("mace:mini").double(), REFERENCES).eval(), make()
+    model = torch.jit.load(exported(potential, "lammps", tmp_path))
+    out = model(as_mace_reads(model, atoms), torch.ones(len(atoms), dtype=torch.float64), False)
+    predicted = potential(potential.collate([potential.graph(atoms)]))
+    close(out["total_energy_local"], predicted.energy, "identity, float64")
+    close(out["forces"], predicted.forces, "identity, float64")
+    assert predicted.forces.abs().max() > 0.1
+    text = (tmp_path / "potential.in").read_text()
+    assert "mace no_domain_decomposition" in text
+    assert "* * potential.lammps Li O" in text
+
+
+class AsLammps:
+    """What LAMMPS' ML-IAP hands over, for one process in which no atom is a ghost: r_ij = r_j - r_i, f_i += f_ij."""
+
+    def __init__(self, potential, wrapped, atoms) -> None:
+        graph = potential.graph(atoms)
+        self.pair_i, self.pair_j = graph["edge_index"]
+        self.rij, self.npairs = edge_vectors(graph), len(graph["shifts"])
+        self.nlocal = self.ntotal = len(atoms)
+        self.elems = [wrapped.element_types.index(symbol) for symbol in atoms.get_chemical_symbols()]
+        self.eatoms, self.energy = torch.zeros(len(atoms), dtype=torch.float64), 0.0
+        self.forces = torch.zeros(len(atoms), 3, dtype=torch.float64)
+
+    def forward_exchange(self, given, taken, length) -> None:
+        taken.copy_(given)
+
+    def reverse_exchange(self, given, taken, length) -> None:
+        taken.copy_(given)
+
+    def update_pair_forces_gpu(self, pairs) -> None:
+        self.forces.index_add_(0, self.pair_i, pairs).index_add_(0, self.pair_j, pairs, alpha=-1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", STRUCTURES)
+def test_mace_for_mliap_gives_our_energies_and_forces(make, tmp_path):
+    potential, atoms = Shifted(models.load("mace:mini").double(), REFERENCES).eval(), make()
+    wrapped = torch.load(exported(potential, "mliap", tmp_path), weights_only=False)
+    data = AsLammps(potential, wrapped, atoms)
+    wrapped.compute_forces(data)
+    predicted = potential(potential.collate([potential.graph(atoms)]))
+    close(data.energy, predicted.energy[0], "identity, float64")
+    close(data.eatoms, predicted.energies, "identity, float64")
+    close(data.forces, predicted.forces, "identity, float64")
+    assert "mliap unified potential.mliap 0" in (tmp_path / "potential.in").read_text()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", STRUCTURES)
+def test_chgnet_goes_back_to_its_own_package(make, tmp_path, capsys):
+    from chgnet.model import CHGNet as Upstream
+    from chgnet.model import CHGNetCalculator
+
+    potential, atoms = Shifted(models.load("chgnet"), REFERENCES).eval(), make()
+    theirs = CHGNetCalculator(Upstream.from_file(exported(potential, "chgnet", tmp_path)), use_device="cpu")
+    theirs.calculate(atoms)
+    predicted = potential(potential.collate([potential.graph(atoms)]))
+    n = len(atoms)
+    close(theirs.results["energy"] / n, predicted.energy[0] / n, "upstream energy, float32")
+    close(theirs.results["forces"], predicted.forces, "upstream, float32")
+    assert command("export", "chgnet", "--format", "lammps") == 1
+    assert "LAMMPS has no CHGNet" in capsys.readouterr().err

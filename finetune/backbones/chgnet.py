@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from torch import Tensor
 from finetune.backbones import _chgnet_layers
 from finetune.backbones._chgnet_layers import Features
 from finetune.errors import InputError, unknown
+from finetune.files import whole
 from finetune.graph import Graph, edge_vectors
-from finetune.potential import Potential
+from finetune.potential import Exported, Potential
 
 PRETRAINED = {
     "0.3.0": "0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
     "0.2.0": "0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar",
     "r2scan": "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
 }
+
+COMPOSITION = "composition_model.fc.weight"
 
 
 class CHGNet(Potential):
@@ -41,6 +45,8 @@ class CHGNet(Potential):
 
     licence = "BSD-3-Clause-LBNL (weights in the chgnet package)"
     elements = frozenset(range(1, 95))
+    formats = ("chgnet",)
+    formats_note = "LAMMPS has no CHGNet: run it by finetune md or any script of ASE"
     groups = {  # noqa: RUF012
         "embedding": (
             "model.atom_embedding",
@@ -85,6 +91,20 @@ class CHGNet(Potential):
         self.bond_cutoff = float(self.model.graph_converter.bond_graph_cutoff)
         self.pretrained = foundation is not None
         self.to(getattr(torch, dtype))
+
+    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported | None:
+        """Write a file that `chgnet.model.CHGNet.from_file` reads, reference energies in its composition model."""
+        if format not in self.formats:
+            raise unknown(f"format for CHGNet ({self.formats_note})", format, self.formats)
+        if self.model.composition_model is None:
+            raise InputError("this CHGNet has no composition model for the reference energies; keep it as a checkpoint")
+        state = {name: value.detach().cpu().float().clone() for name, value in self.model.state_dict().items()}
+        for number, energy in (references or {}).items():
+            if number <= state[COMPOSITION].shape[1]:
+                state[COMPOSITION][0, number - 1] += energy
+        with whole(path) as partial:
+            torch.save({"model": {"model_args": self.architecture, "state_dict": state}}, partial)
+        return None
 
     def completed(self, graph: Graph) -> Graph:
         """Atom graph within 6 Å, undirected bonds, and the angles between bonds shorter than 3 Å."""

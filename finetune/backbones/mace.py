@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from ase.data import atomic_numbers as number_of
+from ase.data import chemical_symbols
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from finetune.backbones import _mace_lammps
 from finetune.backbones._mace_models import (
     BACKENDS,
     NAMES,
@@ -28,7 +31,7 @@ from finetune.backbones._mace_models import (
 )
 from finetune.errors import InputError, unknown
 from finetune.graph import Graph
-from finetune.potential import Potential
+from finetune.potential import Exported, Potential
 
 
 class MACE(Potential):
@@ -45,6 +48,7 @@ class MACE(Potential):
         trusted: a `.model` file is a pickle, and reading one runs code that its author chose; true says you trust it.
     """
 
+    formats = ("lammps", "mliap")
     groups = {  # noqa: RUF012
         "embedding": ("model.node_embedding", "model.radial_embedding", "model.joint_embedding"),
         "interactions": ("model.interactions", "model.products"),
@@ -85,6 +89,20 @@ class MACE(Potential):
         rows[self.model.atomic_numbers] = torch.arange(len(self.model.atomic_numbers))
         self.register_buffer("rows", rows, persistent=False)
         self.model.requires_grad_(True)
+
+    def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
+        """Write the model in double precision for LAMMPS: `lammps` for pair_style mace, `mliap` for ML-IAP."""
+        if format not in self.formats:
+            raise unknown("format for MACE", format, self.formats)
+        if self.backend != "e3nn":
+            raise InputError(f"a model on {self.backend} cannot be exported; load it with backend e3nn")
+        model = _mace_lammps.with_references(self.model, references or {})
+        symbols = [chemical_symbols[int(z)] for z in model.atomic_numbers]
+        if format == "mliap":
+            _mace_lammps.write_mliap(model, path)
+            return Exported(symbols, f"mliap unified {path.name} 0", f"* * {' '.join(symbols)}")
+        _mace_lammps.write_torchscript(model, path)
+        return Exported(symbols, "mace no_domain_decomposition", f"* * {path.name} {' '.join(symbols)}")
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor, None]:
         """Energies per structure and per atom (eV); MACE has no magnetic moments."""

@@ -14,7 +14,7 @@ from finetune.errors import InputError, unknown
 from finetune.exporting import beside, lammps_input
 
 CHECKPOINT = "checkpoint"
-SUFFIX = {CHECKPOINT: "pt"}
+SUFFIX = {CHECKPOINT: "pt", "lammps": "lammps.pt", "mliap": "mliap.pt", "chgnet": "pth.tar"}
 
 
 def run(arguments: list[str]) -> None:
@@ -29,15 +29,17 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
 
     Args:
         model: a model name, a run directory or a checkpoint.
-        format: checkpoint (every model; one file for this package) or yace (an atomic cluster expansion; for LAMMPS'
-            pair_style pace and whatever else reads pacemaker's files).
+        format: checkpoint (every model; one file for this package); yace (an atomic cluster expansion; for LAMMPS'
+            pair_style pace and whatever else reads pacemaker's files); lammps or mliap (MACE; for LAMMPS' pair_style
+            mace or mliap); chgnet (CHGNet; for the chgnet package itself).
         output: the file to write; `potential.FORMAT` in the run directory, or here, where it is left out.
         structure: file of a structure for the LAMMPS input.
     """
     potential = models.load(model)
     known = (CHECKPOINT, *potential.formats)
     if format not in known:
-        raise unknown(f"format for {potential.kind}", format, known)
+        note = f" ({potential.formats_note})" if potential.formats_note else ""
+        raise unknown(f"format for {potential.kind}{note}", format, known)
     directory = Path(model) if Path(model).is_dir() else Path()
     path = directory / f"potential.{SUFFIX.get(format, format)}" if output is None else Path(output)
     atoms = read_structure(structure, potential.elements) if structure is not None else None
@@ -47,9 +49,10 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
         written = [path]
     else:
         exported = potential.export(format, path)
-        about = f"{potential.kind}, exported from {model}"
-        files = lammps_input(path, exported.symbols, exported.style, exported.coefficients, about, atoms)
-        written = [path, *files]
+        written = [path]
+        if exported is not None:
+            about = f"{potential.kind}, exported from {model}"
+            written += lammps_input(path, exported.symbols, exported.style, exported.coefficients, about, atoms)
     print("\n".join(f"wrote {file}" for file in written))
 
 

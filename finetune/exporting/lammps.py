@@ -17,6 +17,7 @@ INPUT = """# {about}
 # in this directory: lmp -in {name}.in
 units           metal
 atom_style      atomic
+atom_modify     map yes
 boundary        {boundary}
 read_data       {name}.data   # {structure}
 pair_style      {style}
