@@ -206,6 +206,20 @@ def test_an_atom_that_leaves_is_found_and_one_that_was_alone_is_not():
     assert found([Evaporated()], alone, alone) == {}
 
 
+def test_a_pair_that_leaves_and_an_atom_that_sees_its_own_image_are_found():
+    slab = bulk("Al", cubic=True).repeat((1, 1, 4))
+    slab.center(vacuum=15, axis=2)
+    start = snapshot(labelled(slab.copy()))
+    gone = slab.copy()
+    gone.positions[[-1, -2], 2] += 9.0
+    assert found([Evaporated()], start, snapshot(labelled(gone)))["Evaporated"].atoms == [14, 15]
+
+
+def test_a_slow_drift_is_found_in_the_end():
+    now = snapshot(glass(), drift=0.6 * 84, stage_ps=1000.0)
+    assert "changed by +0.60" in found([Energy()], snapshot(glass()), now)["Energy"].message
+
+
 def test_lost_bonds_are_found_at_the_atoms_that_lost_them():
     atoms = glass()
     sulphur = np.flatnonzero(atoms.symbols == "S")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import units
+from ase.calculators.calculator import Calculator, all_changes
 from ase.constraints import FixAtoms
 from scipy.integrate import quad
 
@@ -141,3 +142,48 @@ def test_a_layer_of_no_atom_or_of_all_is_told():
         FixedLayer(0.0, 1.0, axis=1).constraint(crystal(2))
     with pytest.raises(InputError, match="not 3"):
         FixedLayer(0.0, 1.0, axis=3).constraint(crystal(2))
+
+
+class Springs(Calculator):
+    """Every atom bound to every other by the same spring: nothing holds the centre of mass."""
+
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
+
+    def __init__(self, atoms, stiffness=0.05) -> None:
+        super().__init__()
+        self.stiffness, self.places = stiffness, atoms.get_scaled_positions()
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        away = self.atoms.get_positions() - self.places @ self.atoms.cell.array
+        away -= away.mean(axis=0)
+        n = len(away)
+        stress = n * self.stiffness * away.T @ away / self.atoms.get_volume()
+        energy = float(n * self.stiffness * (away**2).sum() / 2)
+        self.results = {"energy": energy, "free_energy": energy, "forces": -n * self.stiffness * away}
+        self.results["stress"] = stress[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
+def test_the_centre_of_mass_rests_after_a_stage_whose_noise_moved_it(tmp_path):
+    atoms = crystal()
+    atoms.calc = Springs(atoms)
+    chain = NoseHoover(temperature_K=500.0, relaxation_fs=60.0, timestep_fs=4.0)
+    stages = [Stage(LANGEVIN, ps=1.0), Stage(chain, ps=8.0)]
+    simulate(atoms, stages, tmp_path, guards=[], output=Output(every=100000), progress=False)
+    momenta = atoms.get_momenta()
+    np.testing.assert_allclose(momenta.sum(axis=0), 0, atol=1e-9)
+    log = columns(tmp_path)
+    chained = (log["stage"] == 1) & (log["time_ps"] > 2.0)
+    internal = 2 * log["kinetic_eV"][chained].mean() / ((3 * len(atoms) - 3) * units.kB)
+    assert internal == pytest.approx(500, rel=0.03)
+    assert log["temperature_K"][chained].mean() == pytest.approx(internal, rel=1e-6)
+
+
+def test_nve_without_momenta_asks_for_a_temperature(tmp_path):
+    with pytest.raises(InputError, match="set start_K"):
+        simulate(crystal(2), [Stage(NVE(), ps=1.0)], tmp_path, progress=False)
+
+
+def test_numbers_of_any_kind_make_the_same_ensemble():
+    assert Langevin(temperature_K=np.float64(300)) == Langevin(temperature_K=300.0)
+    assert repr(NPT(temperature_K=np.float64(300.0))) == repr(NPT(temperature_K=300.0))

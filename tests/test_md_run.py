@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
 from ase.io.trajectory import Trajectory
 
 import finetune
@@ -204,7 +205,15 @@ def test_a_longer_last_stage_goes_on_and_another_simulation_is_refused(tmp_path)
     with pytest.raises(InputError, match="another seed"):
         simulate(crystal(), [Stage(HOT, ps=0.2)], tmp_path / "a", seed=1, progress=False)
     with pytest.raises(InputError, match="another stages"):
-        simulate(crystal(), [Stage(NVE(), ps=0.2)], tmp_path / "a", progress=False)
+        simulate(crystal(), [Stage(NoseHoover(), ps=0.2)], tmp_path / "a", progress=False)
+    heavy = crystal()
+    heavy.set_masses(np.full(len(heavy), 20.0))
+    with pytest.raises(InputError, match="another structure"):
+        simulate(heavy, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False)
+    other = crystal()
+    other.calc.v0 *= 1.01
+    with pytest.raises(InputError, match="another calculator"):
+        simulate(other, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False)
 
 
 def test_a_directory_with_other_files_is_left_alone(tmp_path):
@@ -247,7 +256,7 @@ def test_a_stop_says_who_when_and_which_atoms_and_leaves_frames_to_label(tmp_pat
     assert not outcome.finished
     message = outcome.message()
     assert message.startswith(f"stopped by {outcome.alarm.guard} at {outcome.time_ps:.4f} ps")
-    assert str(tmp_path / "before.extxyz") in message
+    assert f"before.extxyz and after.extxyz in {tmp_path}" in message
     before, after = (ase.io.read(tmp_path / f"{name}.extxyz", ":") for name in ("before", "after"))
     assert 1 <= len(before) <= 5
     assert len(after) == 1
@@ -332,6 +341,14 @@ def mistaken(tmp_path: Path, *more: str) -> list:
         ),
         (["--stages", "[{ensemble: {class_path: finetune.md.Langevin}, ps: -1}]"], "positive time"),
         (["--guards", "[{class_path: finetune.md.TooHott}]"], "TooHott"),
+        (["--guards", "[{class_path: finetune.md.TooHot, init_args: {every: 0}}]"], "cannot work"),
+        (["--seed=-1"], "give 0 or more"),
+        (["--threads", "0"], "give 1 or more"),
+        (["--directory", str(ROOT / "README.md")], "is a file"),
+        (
+            ["--stages", "[{ensemble: {class_path: finetune.md.Langevin, init_args: {timestep_fs: 300}}, ps: 1}]"],
+            "20 fs",
+        ),
     ],
 )
 def test_a_mistake_is_told_without_a_traceback(more, words, tmp_path, capsys):
@@ -372,3 +389,85 @@ def test_the_shipped_config_runs_from_the_command_line(tmp_path, capsys):
 
 def test_the_default_guards_are_all_there_is():
     assert len({type(guard) for guard in GUARDS}) == len(GUARDS) == 9
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "traj"])
+def test_a_run_that_died_before_its_second_checkpoint_begins_anew_with_one_header(suffix, tmp_path):
+    stages, output = [Stage(HOT, ps=0.06)], Output(trajectory=f"t.{suffix}", every=5, log_every=5)
+    until(12, crystal, tmp_path, stages, output=output)
+    simulate(crystal(), stages, tmp_path, output=output, progress=False)
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "5", "10", "15", "20", "25", "30"]
+    assert [atoms.info["step"] for atoms in ase.io.read(tmp_path / f"t.{suffix}", ":")] == list(range(0, 31, 5))
+    assert (tmp_path / "guards.csv").read_text().count("step") == 1
+
+
+def test_a_traj_without_a_header_is_begun_anew(tmp_path):
+    (tmp_path / "t.traj").write_bytes(b"")
+    trajectory(tmp_path / "t.traj", 0).close()
+
+
+def test_the_same_atoms_go_on_in_the_same_session(tmp_path):
+    atoms, straight = crystal(), crystal()
+    simulate(atoms, [Stage(HOT, ps=0.1)], tmp_path / "a", progress=False)
+    assert simulate(atoms, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False).steps == 100
+    simulate(straight, [Stage(HOT, ps=0.2)], tmp_path / "b", progress=False)
+    np.testing.assert_array_equal(straight.positions, atoms.positions)
+
+
+def test_a_stop_leaves_the_same_frames_after_a_restart_and_goes_on_with_a_milder_guard(tmp_path):
+    stages, output = [Stage(HOT, ps=0.4)], Output(checkpoint_s=0.0)
+    strict = [TooHot(factor=-10.0, every=70)]
+    once = simulate(crystal(), stages, tmp_path / "b", strict, output, progress=False)
+    assert (once.steps, once.alarm.guard) == (70, "TooHot")
+    until(68, crystal, tmp_path / "c", stages, guards=strict, output=output)
+    assert simulate(crystal(), stages, tmp_path / "c", strict, output, progress=False).alarm == once.alarm
+    frames = [(tmp_path / name / "before.extxyz").read_text() for name in "bc"]
+    assert frames[0].replace('"b-', '"c-').replace("=b-", "=c-") == frames[1]
+    assert len(ase.io.read(tmp_path / "c/before.extxyz", ":")) == 4
+    assert ase.io.read(tmp_path / "c/final.extxyz").get_momenta().any()
+    assert simulate(crystal(), stages, tmp_path / "c", [TooHot(factor=50.0)], output, progress=False).finished
+
+
+class Mute(Calculator):
+    """Energy and forces, and nothing else."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+    fails_at = None
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        if self.fails_at is not None and abs(self.atoms.positions[0, 0]) > self.fails_at:
+            raise RuntimeError("CUDA out of memory")
+        self.results = {"energy": 0.0, "forces": np.zeros((len(self.atoms), 3))}
+
+
+@pytest.mark.parametrize(("ensemble", "lacks"), [(NoseHoover(), "free_energy"), (NPT(), "stress|free_energy")])
+def test_what_a_calculator_does_not_give_is_told_before_the_first_step(ensemble, lacks, tmp_path):
+    atoms = crystal()
+    atoms.calc = Mute()
+    with pytest.raises(InputError, match=lacks):
+        simulate(atoms, [Stage(HOT, ps=0.1), Stage(ensemble, ps=0.1)], tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_calculator_that_fails_on_the_way_stops_the_run(tmp_path):
+    atoms = crystal()
+    atoms.calc = Mute()
+    atoms.calc.fails_at = 0.01
+    outcome = simulate(atoms, [Stage(HOT, ps=1.0)], tmp_path, guards=[], progress=False)
+    assert "CUDA out of memory" in outcome.message()
+    assert ase.io.read(tmp_path / "before.extxyz", ":")
+
+
+@pytest.mark.parametrize("name", ["final.extxyz", "../elsewhere.xyz", "/elsewhere/t.xyz", "sub/t.extxyz"])
+def test_a_trajectory_does_not_take_the_place_of_another_file(name, tmp_path):
+    with pytest.raises(InputError, match="plain file name"):
+        simulate(crystal(), [Stage(HOT, ps=0.1)], tmp_path, output=Output(trajectory=name), progress=False)
+
+
+@pytest.mark.parametrize("file", ["settings.json", "checkpoint.npz"])
+def test_a_damaged_file_of_a_run_is_told(file, tmp_path):
+    simulate(crystal(), [Stage(HOT, ps=0.1)], tmp_path, progress=False)
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:100])
+    with pytest.raises(InputError, match="damaged"):
+        simulate(crystal(), [Stage(HOT, ps=0.1)], tmp_path, progress=False)

@@ -64,6 +64,8 @@ def md(
         dtype: float32 (fast, for dynamics) or float64, for a model.
         threads: of torch on the CPU; more than one is slower for small structures, and much slower on busy cores.
     """
+    if threads < 1:
+        raise InputError(f"--threads is {threads}; give 1 or more")
     torch.set_num_threads(threads)
     atoms = read_structure(structure)
     atoms = atoms.repeat(repeat) if tuple(repeat) != (1, 1, 1) else atoms

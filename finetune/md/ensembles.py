@@ -15,9 +15,10 @@ from ase.md.verlet import VelocityVerlet
 from finetune.errors import InputError
 
 Temperature = float | tuple[float, float]
+LONGEST_FS = 20.0  # the fastest vibrations of any solid have a period not much longer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ensemble(ABC):
     """What is held constant, and how.
 
@@ -26,6 +27,13 @@ class Ensemble(ABC):
     """
 
     timestep_fs: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Numbers of any kind, and lists of two, become floats and tuples, so that equal settings are the same."""
+        for name, value in vars(self).items():
+            if not isinstance(value, str):
+                plain = float(value) if np.ndim(value) == 0 else tuple(float(x) for x in value)
+                object.__setattr__(self, name, plain)
 
     @abstractmethod
     def dynamics(self, atoms: Atoms, rng: np.random.Generator) -> Any:
@@ -38,6 +46,11 @@ class Ensemble(ABC):
     def set_temperature(self, dynamics: Any, temperature_K: float) -> None:
         """Change the temperature of the thermostat of running dynamics."""
         raise InputError(f"{type(self).__name__} has no thermostat")
+
+    @property
+    def settling_ps(self) -> float:
+        """How long heat of the stage before may last, ps."""
+        return 1.0
 
     def conserved(self, dynamics: Any) -> float | None:
         """The energy that exact dynamics at one temperature would conserve, eV; None where there is none."""
@@ -52,11 +65,15 @@ class Ensemble(ABC):
         """Raise `InputError` where a setting, or what is fixed in the structure, makes no sense here."""
         for name, value in vars(self).items():
             values = value if isinstance(value, tuple) else (value,)
-            if name != "pressure_GPa" and not all(isinstance(v, str) or v > 0 for v in values):
+            if name == "temperature_K" and len(values) > 2:
+                raise InputError(f"temperature_K is {value}; give one number, or two for a ramp")
+            if name != "pressure_GPa" and not all(isinstance(v, str) or 0 < v < np.inf for v in values):
                 raise InputError(f"{name} of {type(self).__name__} is {value}; give a positive number")
+        if self.timestep_fs > LONGEST_FS:
+            raise InputError(f"the time step is {self.timestep_fs:g} fs; give {LONGEST_FS:g} fs or less, mostly 1 or 2")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NVE(Ensemble):
     """Constant energy, by velocity Verlet (10.1063/1.442716)."""
 
@@ -69,7 +86,7 @@ class NVE(Ensemble):
         return float(dynamics.atoms.get_potential_energy() + dynamics.atoms.get_kinetic_energy())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Langevin(Ensemble):
     """Constant temperature by friction and noise on every atom; the only one that goes with fixed atoms.
 
@@ -102,12 +119,17 @@ class Langevin(Ensemble):
         """Change the noise."""
         dynamics.set_temperature(temperature_K=temperature_K)
 
+    @property
+    def settling_ps(self) -> float:
+        """Five times the time in which friction takes heat out, ps."""
+        return max(1.0, 0.005 / self.friction_per_fs)
+
     def degrees(self, atoms: Atoms) -> int:
         """All but the fixed ones: the noise moves the centre of mass too."""
         return max(int(atoms.get_number_of_degrees_of_freedom()), 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NoseHoover(Ensemble):
     """Constant temperature by a Nosé-Hoover chain (10.1063/1.463940); deterministic, and true to diffusion.
 
@@ -141,6 +163,11 @@ class NoseHoover(Ensemble):
             if bath is not None:
                 bath._kT = units.kB * temperature_K
 
+    @property
+    def settling_ps(self) -> float:
+        """Ten times the relaxation time, ps: a chain swings."""
+        return max(1.0, 0.01 * self.relaxation_fs)
+
     def conserved(self, dynamics: Any) -> float | None:
         """Energy of atoms and thermostat (and barostat), eV; None while the temperature is ramped."""
         return float(dynamics.get_conserved_energy()) if np.isscalar(self.temperature_K) else None
@@ -152,7 +179,7 @@ class NoseHoover(Ensemble):
             raise InputError(f"{type(self).__name__} does not go with fixed atoms; use Langevin")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NPT(NoseHoover):
     """Constant temperature and pressure by the equations of Martyna, Tobias and Klein (10.1063/1.467468).
 

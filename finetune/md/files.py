@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from finetune.errors import InputError
 from finetune.files import whole
 
 FORMATS = (".extxyz", ".xyz", ".traj")
+TAKEN = ("final", "before", "after")  # names of other files in the directory of a run
 KNOWN_ARRAYS = ("numbers", "positions", "momenta", "masses", "tags", "initial_charges", "initial_magmoms")
 
 
@@ -76,6 +78,8 @@ class Traj:
     """A trajectory in ASE's own format; its size is in frames. It has no room for further arrays: they go to `info`."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
+        if size == 0:
+            path.unlink(missing_ok=True)  # perhaps without so much as a header
         if path.exists():
             with Trajectory(path) as old:
                 if len(old) < size:
@@ -84,14 +88,18 @@ class Traj:
                     with whole(path) as partial, Trajectory(partial, "w") as kept:
                         for k in range(size):
                             kept.write(old[k])
-        self.size = size
+        self.size, self._broken = size, False
         self._trajectory = Trajectory(path, "a")
 
     def write(self, frame: Atoms) -> None:
         """Add a frame, whose `info` may grow by this."""
         more = {name: values for name, values in frame.arrays.items() if name not in KNOWN_ARRAYS}
         frame.info |= more
-        self._trajectory.write(frame)
+        try:
+            self._trajectory.write(frame)
+        except OSError:
+            self._broken = True
+            raise
         self.size += 1
 
     def sync(self) -> int:
@@ -99,8 +107,11 @@ class Traj:
         return self.size
 
     def close(self) -> None:
-        """Close the file."""
-        self._trajectory.close()
+        """Close the file; half a frame is left out of its table."""
+        if self._broken:
+            self._trajectory.backend.data.clear()
+        with contextlib.suppress(OSError):
+            self._trajectory.close()
 
 
 def trajectory(path: Path, size: int = 0) -> ExtendedXYZ | Traj:
@@ -112,6 +123,8 @@ def check_name(name: str) -> None:
     """Raise `InputError` where the suffix names no known format."""
     if Path(name).suffix not in FORMATS:
         raise InputError(f"a trajectory is called {name}; its suffix is {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if Path(name).name != name or Path(name).stem in TAKEN:
+        raise InputError(f"a trajectory is called {name}; give a plain file name that is not {', '.join(TAKEN)}")
 
 
 def row(values: Sequence[float | int | str | None]) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from ase import units
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.neighborlist import neighbor_list
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from finetune.errors import InputError
 from finetune.md.snapshot import Snapshot
@@ -90,11 +92,13 @@ class Energy(Guard):
         change: largest change of the potential energy, eV/atom.
         drift: largest drift of the conserved energy, meV/atom/ps, judged after `after_ps`.
         after_ps: time before drift is judged, ps.
+        drift_most: largest change of the conserved energy in all, eV/atom.
     """
 
     change: float = 1.0
     drift: float = 20.0
     after_ps: float = 0.5
+    drift_most: float = 0.5
     every: int = 10
 
     def reference(self, start: Snapshot) -> float:
@@ -110,6 +114,8 @@ class Energy(Guard):
         if now.drift is None or now.stage_ps < self.after_ps:
             return None
         drift = 1000 * now.drift / n / now.stage_ps
+        if abs(now.drift) / n > self.drift_most:
+            return self.alarm(f"the conserved energy has changed by {now.drift / n:+.2f} eV/atom")
         if abs(drift) <= self.drift:
             return None
         return self.alarm(f"the conserved energy drifts by {drift:+.1f} meV/atom/ps (limit {self.drift:g})")
@@ -197,29 +203,31 @@ class Ballistic(Guard):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaporated(Guard):
-    """An atom has left all others.
+    """Atoms have left the largest cluster.
 
     Attributes:
-        distance_A: within this distance an atom has a neighbour, Å.
+        distance_A: atoms that are nearer than this to each other belong together, Å.
     """
 
     distance_A: float = 5.0
     every: int = 100
 
     def reference(self, start: Snapshot) -> np.ndarray:
-        """Which atoms were alone at the start."""
-        return self._alone(start)
+        """Which atoms were outside at the start."""
+        return self._outside(start)
 
     def check(self, now: Snapshot, reference: np.ndarray) -> Alarm | None:
-        """Atoms that were not alone and are now."""
-        gone = np.flatnonzero(self._alone(now) & ~reference)
+        """Atoms that were in it at the start and are not now."""
+        gone = np.flatnonzero(self._outside(now) & ~reference)
         if not len(gone):
             return None
-        return self.alarm(f"{named(now, gone)} has no neighbour within {self.distance_A:g} Å", gone)
+        return self.alarm(f"{named(now, gone)}: farther than {self.distance_A:g} Å from all the rest", gone)
 
-    def _alone(self, snapshot: Snapshot) -> np.ndarray:
-        counts = np.bincount(neighbor_list("i", snapshot.atoms, self.distance_A), minlength=len(snapshot.atoms))
-        return counts == 0
+    def _outside(self, snapshot: Snapshot) -> np.ndarray:
+        n = len(snapshot.atoms)
+        i, j = neighbor_list("ij", snapshot.atoms, self.distance_A)
+        _, cluster = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)
+        return cluster != np.bincount(cluster).argmax()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,21 +10,25 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import CalculatorError
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
 from finetune.md import state
-from finetune.md.directory import claim, identity
+from finetune.md.directory import claim, identity, put_back
 from finetune.md.files import Appended, row, trajectory
+from finetune.md.frames import finite, frozen, plain, without_drift
 from finetune.md.guards import Alarm, Guard
 from finetune.md.progress import Progress, Wish, wishes
-from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, check
+from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, check, probe
 from finetune.md.snapshot import Snapshot
 
 CHECKPOINT = "checkpoint.npz"
 EVENTS = ("step", "time_ps", "guard", "action", "message")
 KEPT, SPACING = 5, 20  # frames before a stop, and the steps between two
+QUIET = 1000  # steps before a guard that warns or saves does so again
+TROUBLE = (InputError, CalculatorError, RuntimeError, OSError, ArithmeticError, ValueError, np.linalg.LinAlgError)
 
 
 def simulate(
@@ -54,9 +58,11 @@ def simulate(
         InputError: settings that make no sense, a directory of another run, a full disk.
         KeyboardInterrupt: stopped by SIGINT or SIGTERM, after a checkpoint.
     """
-    check(atoms, stages, output)
+    check(atoms, stages, output, guards, seed)
     place = Path(directory)
-    claim(place, identity(atoms, stages, guards, output, seed))
+    put_back(atoms, place / CHECKPOINT)
+    probe(atoms, stages)
+    claim(place, identity(atoms, stages, output, seed))
     run = _Run(atoms, stages, place, guards, output, seed)
     with wishes() as wish, Progress(run.total, progress) as bar:
         try:
@@ -64,8 +70,8 @@ def simulate(
             return run.go(wish, bar)
         except OSError as error:
             raise InputError(
-                f"cannot write to {place} ({error.strerror}); everything up to the last write is readable. Free some "
-                "space; the same command then goes on"
+                f"cannot write to {place} ({error.strerror or error}); everything up to the last write is "
+                "readable. Free some space; the same command then goes on"
             ) from error
         finally:
             run.close()
@@ -84,7 +90,8 @@ class _Run:
         self.time_ps = 0.0
         self.conserved: float | None = None
         self.stage_K = 0.0
-        self.raised: set[int] = set()
+        self.told: dict[str, int] = {}  # when each guard that does not stop has last been told
+        self.drawn = not atoms.get_momenta().any()
         self.alarm: Alarm | None = None
         self.files: list[Any] = []
         self.before: deque[Atoms] = deque(maxlen=KEPT)
@@ -96,35 +103,36 @@ class _Run:
         for name, size in zip((self.output.trajectory, "log.csv", "guards.csv"), facts["sizes"], strict=True):
             file = trajectory(self.place / name, size) if not self.files else Appended(self.place / name, size)
             self.files.append(file)
-        if facts.keys() == {"sizes"}:
-            self._begin()
-        else:
+        if arrays:
             self._take_up(arrays, facts)
-        self.references = [guard.reference(self.start) for guard in self.guards]
-        if not self.step:
+        else:
+            self._begin()
             self.files[1].add(row(COLUMNS))
             self.files[2].add(row(EVENTS))
             self._write(self._snapshot())
-        self.saved = time.monotonic()
+        self.references = [guard.reference(self.start) for guard in self.guards]
         self.checkpoint()
 
     def _begin(self) -> None:
         """Momenta, and the first stage."""
-        if not self.atoms.get_momenta().any():
+        if self.drawn:
             ensemble = self.stages[0].ensemble
             temperature = ensemble.temperature(0.0) if self.output.start_K is None else self.output.start_K
+            if temperature is None:
+                raise InputError("the structure has no momenta and NVE no temperature to draw them for; set start_K")
             masses = self.atoms.get_masses()[:, None]
-            momenta = self.rng.standard_normal((len(self.atoms), 3)) * np.sqrt(masses * units.kB * (temperature or 0.0))
+            momenta = self.rng.standard_normal((len(self.atoms), 3)) * np.sqrt(masses * units.kB * temperature)
             self.atoms.set_momenta(momenta)
-            if ensemble.degrees(self.atoms) == 3 * len(self.atoms) - 3:  # the centre of mass rests
-                momenta = self.atoms.get_momenta()
-                self.atoms.set_momenta(momenta - masses * momenta.sum(axis=0) / masses.sum())
         self._enter(0)
-        self.start = Snapshot(_frozen(self.atoms), degrees=self.degrees, stage_K=self.stage_K)
+        self.start = Snapshot(frozen(self.atoms), degrees=self.degrees, stage_K=self.stage_K)
 
     def _enter(self, stage: int) -> None:
         """Start the dynamics of a stage."""
         self.stage, self.in_stage = stage, 0
+        ensemble, n = self.stages[stage].ensemble, len(self.atoms)
+        given = stage == 0 and not self.drawn and ensemble.temperature(0.0) is None  # NVE of somebody's own momenta
+        if n > 1 and ensemble.degrees(self.atoms) == 3 * n - 3 and not given:
+            without_drift(self.atoms)  # Langevin's noise has moved it
         self._build()
         self.conserved = self.ensemble.conserved(self.dynamics)
         self.stage_K = self._snapshot().temperature_K
@@ -138,8 +146,16 @@ class _Run:
         """Everything as it was when the checkpoint was written."""
         for name in ("step", "stage", "in_stage", "time_ps", "conserved", "stage_K"):
             setattr(self, name, facts[name])
-        self.raised = set(facts["raised"])
-        self.alarm = None if facts["alarm"] is None else Alarm(**facts["alarm"])
+        self.told, self.drawn = facts["told"], facts["drawn"]
+        if facts["alarm"] is not None and (
+            facts["guards"] == self._guards() or facts["alarm"]["guard"] == "Calculator"
+        ):
+            self.alarm = Alarm(**facts["alarm"])
+        for positions, cell in zip(arrays["before"], arrays["before_cells"], strict=True):
+            frame = plain(self.atoms)
+            frame.set_cell(cell)
+            frame.arrays["positions"][:] = positions
+            self.before.append(frame)
         began = self.atoms.copy()
         state.set_arrays(began, arrays, "start_")
         began.calc = SinglePointCalculator(began, energy=facts["start_energy"])
@@ -163,8 +179,8 @@ class _Run:
             if time.monotonic() - self.saved > self.output.checkpoint_s:
                 self.checkpoint()
         self.checkpoint()
-        if self.alarm is None:
-            write_frames(self.place / "final.extxyz", [_plain(self.atoms, momenta=True)])
+        if np.isfinite(self.atoms.positions).all():
+            write_frames(self.place / "final.extxyz", [plain(self.atoms, momenta=True)])
         return Outcome(self.place, self.step, self.time_ps, self.total, self.alarm)
 
     def _advance(self) -> None:
@@ -174,39 +190,37 @@ class _Run:
         if target is not None and self.ensemble.temperature(1.0) != constant:
             self.ensemble.set_temperature(self.dynamics, target)
         if self.step % SPACING == 0:
-            self.before.append(_plain(self.atoms))
+            self.before.append(plain(self.atoms))
         trouble = None
         try:
             self.dynamics.step()
-        except (InputError, FloatingPointError, np.linalg.LinAlgError) as error:
-            trouble = Alarm("Calculator", f"no forces for this structure: {error}")
+            if not np.isfinite(self.atoms.get_forces()).all():
+                trouble = Alarm("Calculator", "forces are not finite", np.flatnonzero(~finite(self.atoms)).tolist())
+        except TROUBLE as error:
+            trouble = Alarm("Calculator", f"no forces for this structure: {error or type(error).__name__}")
         self.step, self.in_stage = self.step + 1, self.in_stage + 1
         self.time_ps += self.ensemble.timestep_fs / 1000
-        if trouble is None and not np.isfinite(self.atoms.get_forces()).all():
-            trouble = Alarm("Calculator", "forces are not finite", np.flatnonzero(~finite(self.atoms)).tolist())
         if trouble is not None:
             self._stop(trouble, "stop")
             return
         now = self._snapshot()
         for k, guard in enumerate(self.guards):
-            if self.step % guard.every == 0:
-                self._look(k, guard, now)
+            alarm = guard.check(now, self.references[k]) if self.step % guard.every == 0 else None
+            if alarm is not None:
+                self._act(guard, alarm)
         if self.step % self.output.log_every == 0 or self.step % self.output.every == 0:
             self._write(now)
 
-    def _look(self, k: int, guard: Guard, now: Snapshot) -> None:
-        """Let a guard look; a fault that lasts is told once."""
-        alarm = guard.check(now, self.references[k])
-        if alarm is None:
-            self.raised.discard(k)
-        elif guard.action == "stop":
+    def _act(self, guard: Guard, alarm: Alarm) -> None:
+        """Stop, or tell a fault now and then and save its frame."""
+        if guard.action == "stop":
             if self.alarm is None:
                 self._stop(alarm, guard.action)
-        elif k not in self.raised:
-            self.raised.add(k)
+        elif self.step - self.told.get(repr(guard), -QUIET) >= QUIET:
+            self.told[repr(guard)] = self.step
             self._tell(alarm, guard.action)
             if guard.action == "save":
-                frame = _plain(self.atoms)
+                frame = plain(self.atoms)
                 frame.info |= self._story(alarm)
                 write_frames(self.place / "saved" / f"{self.step:09d}-{alarm.guard}.extxyz", [frame])
 
@@ -214,7 +228,7 @@ class _Run:
         """Write the frames before and after, and end."""
         self.alarm = alarm
         self._tell(alarm, action)
-        after = _plain(self.atoms)
+        after = plain(self.atoms)
         for frame in (*self.before, after):
             frame.info |= self._story(alarm)
         write_frames(self.place / "before.extxyz", list(self.before))
@@ -247,6 +261,7 @@ class _Run:
             drift=None if conserved is None or self.conserved is None else conserved - self.conserved,
             stage_ps=self.in_stage * self.ensemble.timestep_fs / 1000,
             stage_K=self.stage_K,
+            settling_ps=self.ensemble.settling_ps,
         )
 
     def _write(self, now: Snapshot) -> None:
@@ -264,38 +279,25 @@ class _Run:
             **{name: getattr(self, name) for name in names},
             "sizes": sizes,
             "rng": self.rng.bit_generator.state,
-            "raised": sorted(self.raised),
+            "told": self.told,
+            "drawn": self.drawn,
+            "guards": self._guards(),
             "alarm": None if self.alarm is None else vars(self.alarm),
             "start_energy": float(self.start.atoms.get_potential_energy()),
             "start_degrees": self.start.degrees,
             "start_K": self.start.stage_K,
         }
+        frames = {"before": [a.positions for a in self.before], "before_cells": [a.cell.array for a in self.before]}
         numbers = {f"dynamics.{name}": value for name, value in state.numbers(self.dynamics).items()}
         arrays = {**state.arrays_of(self.atoms), **state.arrays_of(self.start.atoms, "start_"), **numbers}
+        arrays |= {name: np.array(values) for name, values in frames.items()}
         state.write(self.place / CHECKPOINT, arrays, facts)
         self.saved = time.monotonic()
+
+    def _guards(self) -> list[str]:
+        return [repr(guard) for guard in self.guards]
 
     def close(self) -> None:
         """Close the files."""
         for file in self.files:
             file.close()
-
-
-def finite(atoms: Atoms) -> np.ndarray:
-    """Which atoms have finite forces, shape (atoms,)."""
-    return np.isfinite(atoms.get_forces()).all(axis=1)
-
-
-def _frozen(atoms: Atoms) -> Atoms:
-    """A copy that keeps its energy."""
-    copy = atoms.copy()
-    copy.calc = SinglePointCalculator(copy, energy=float(atoms.get_potential_energy()))
-    return copy
-
-
-def _plain(atoms: Atoms, momenta: bool = False) -> Atoms:
-    """A copy without results, and without momenta unless they are wanted: a structure to label or to go on from."""
-    copy: Atoms = atoms.copy()
-    if not momenta:
-        copy.arrays.pop("momenta", None)
-    return copy

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import CalculatorError, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from finetune.errors import InputError
-from finetune.md.ensembles import Ensemble
+from finetune.md.ensembles import NPT, Ensemble, NoseHoover
 from finetune.md.files import check_name
 from finetune.md.guards import Alarm, Ballistic, Energy, Evaporated, Guard, Pressure, TooClose, TooHot, Uncertain
 from finetune.md.snapshot import Snapshot
@@ -39,6 +40,10 @@ class Stage:
 
     ensemble: Ensemble
     ps: float
+
+    def __post_init__(self) -> None:
+        """Numbers of any kind become floats."""
+        object.__setattr__(self, "ps", float(self.ps))
 
     @property
     def steps(self) -> int:
@@ -116,6 +121,9 @@ class Output:
         known = {
             name: now.results[name] for name in ("energy", "free_energy", "forces", "stress") if name in now.results
         }
+        for name in known:  # those of the structure's file
+            frame.info.pop(name, None)
+            frame.arrays.pop(name, None)
         frame.calc = SinglePointCalculator(frame, **known)
         frame.info |= {"step": now.step, "time_ps": round(now.time_ps, 9), "temperature_K": now.temperature_K}
         if "energy_std" in now.results:
@@ -158,11 +166,11 @@ class Outcome:
         return (
             f"stopped by {self.alarm.guard} at {self.time_ps:.4f} ps (step {self.steps}): "
             f"{self.alarm.message}{atoms}{more}. "
-            f"Frames to label: {self.directory / 'before.extxyz'} and {self.directory / 'after.extxyz'}"
+            f"Frames to label: before.extxyz and after.extxyz in {self.directory}"
         )
 
 
-def check(atoms: Atoms, stages: Sequence[Stage], output: Output) -> None:
+def check(atoms: Atoms, stages: Sequence[Stage], output: Output, guards: Sequence[Guard], seed: int) -> None:
     """Raise `InputError` for settings that make no sense."""
     if atoms.calc is None:
         raise InputError("the atoms have no calculator; set atoms.calc = finetune.calculator(...)")
@@ -171,10 +179,37 @@ def check(atoms: Atoms, stages: Sequence[Stage], output: Output) -> None:
     if not stages:
         raise InputError("there is no stage; give one with an ensemble and its ps")
     for stage in stages:
-        if not stage.ps > 0:
+        if not 0 < stage.ps < np.inf:
             raise InputError(f"a stage lasts {stage.ps} ps; give a positive time")
         stage.ensemble.check(atoms)
     for name in ("every", "log_every"):
         if getattr(output, name) < 1:
             raise InputError(f"output.{name} is {getattr(output, name)}; give a number of steps")
     check_name(output.trajectory)
+    for guard in guards:
+        if guard.every < 1 or guard.action not in ("warn", "save", "stop"):
+            raise InputError(f"{guard} cannot work; `every` is 1 or more, `action` is warn, save or stop")
+        if getattr(guard, "spacing_A", 1.0) <= 0:
+            raise InputError(f"{guard} cannot work; spacing_A is a distance in Å")
+    if seed < 0:
+        raise InputError(f"the seed is {seed}; give 0 or more")
+    if output.start_K is not None and not 0 <= output.start_K < np.inf:
+        raise InputError(f"output.start_K is {output.start_K}; give a temperature in K")
+
+
+def probe(atoms: Atoms, stages: Sequence[Stage]) -> None:
+    """Ask the calculator once for all that the stages need.
+
+    Raises:
+        InputError: it cannot say it, or not for this structure.
+    """
+    name = type(atoms.calc).__name__
+    try:
+        atoms.get_forces()
+        atoms.get_potential_energy(force_consistent=any(isinstance(s.ensemble, NoseHoover) for s in stages))
+        if any(isinstance(stage.ensemble, NPT) for stage in stages):
+            atoms.get_stress()
+    except PropertyNotImplementedError as error:
+        raise InputError(f"{name} does not give what the stages need ({error}); use Langevin or NVE") from error
+    except (CalculatorError, NotImplementedError, RuntimeError, OSError, ValueError, LookupError) as error:
+        raise InputError(f"{name} fails for the structure ({error or type(error).__name__})") from error

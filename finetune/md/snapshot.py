@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-SETTLING_PS = 1.0  # after a stage begins, its thermostat may still be taking heat out
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -25,6 +23,7 @@ class Snapshot:
         drift: change of the conserved energy since the stage began, eV; None where nothing is conserved.
         stage_ps: time since the stage began, ps.
         stage_K: temperature at the beginning of the stage, K.
+        settling_ps: time in which the thermostat of the stage may still be taking heat out, ps.
     """
 
     atoms: Atoms
@@ -36,6 +35,7 @@ class Snapshot:
     drift: float | None = None
     stage_ps: float = 0.0
     stage_K: float = 0.0
+    settling_ps: float = 1.0
 
     @property
     def temperature_K(self) -> float:
@@ -46,7 +46,7 @@ class Snapshot:
     def expected_K(self) -> float:
         """Temperature that is to be expected, K: of the thermostat, or of the beginning where it may still last."""
         target = self.stage_K if self.target_K is None else self.target_K
-        return max(target, self.stage_K) if self.stage_ps < SETTLING_PS else target
+        return max(target, self.stage_K) if self.stage_ps < self.settling_ps else target
 
     @property
     def results(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,10 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         InputError: damaged, or another kind of file.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {key.removeprefix("array "): content[key] for key in content.files if key != "facts"}
             return arrays, json.loads(str(content["facts"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}); remove it to begin anew, or take a copy") from error
 
 
