@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import resource
 import signal
 import subprocess
 import sys
@@ -119,9 +118,9 @@ SCRIPT = """
 """
 
 
-def started(directory: Path, **options) -> subprocess.Popen:
-    script = textwrap.dedent(SCRIPT.format(directory=str(directory), tests=str(ROOT / "tests")))
-    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, **options)
+def started(directory: Path, first: str = "") -> subprocess.Popen:
+    script = first + textwrap.dedent(SCRIPT.format(directory=str(directory), tests=str(ROOT / "tests")))
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
 
 
 def grown(process: subprocess.Popen, directory: Path, size: int) -> None:
@@ -172,11 +171,12 @@ def test_a_full_disk_ends_a_run_with_whole_frames_and_it_goes_on_with_more_space
     directory = tmp_path / "run"
     limit = 100_000
 
-    def little_space() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-    process = started(directory, preexec_fn=little_space)
+    little_space = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+"""
+    process = started(directory, little_space)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "cannot write to" in errors
