@@ -123,7 +123,12 @@ class Potential(nn.Module, ABC):
 
         Returns what LAMMPS has to be told; None where the file is not for LAMMPS.
         """
-        raise unknown(f"format for {self.kind}", format, self.formats)
+        raise self.no_format(format, self.formats)
+
+    def no_format(self, format: str, known: Sequence[str]) -> InputError:
+        """The error for a format that there is not."""
+        note = f" ({self.formats_note})" if self.formats_note else ""
+        return unknown(f"format for {self.kind}{note}", format, known)
 
     @property
     def kind(self) -> str:

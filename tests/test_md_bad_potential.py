@@ -12,7 +12,7 @@ from ase import Atoms
 from torch import Tensor
 
 from finetune.calculators import PotentialCalculator
-from finetune.graph import Graph
+from finetune.graph import Graph, edge_vectors
 from finetune.md import GUARDS, Ballistic, Langevin, Output, PhaseSeparation, Stage, TooClose, TooHot, Voids, simulate
 from finetune.potential import Potential
 
@@ -38,18 +38,21 @@ class Segregating(Potential):
         self.depth = torch.nn.Parameter(torch.tensor(0.35, dtype=torch.float64))
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor, None]:
+        per_atom = self.depth * self._wells(graph)
+        return per_atom.sum()[None], per_atom, None
+
+    def _wells(self, graph: Graph) -> Tensor:
         i, j = graph["edge_index"]
         r = graph["vectors"].norm(dim=1)
         alike = graph["numbers"][i] == graph["numbers"][j]
         wall = torch.exp(-2 * 1.5 * (r - BOND))
         well = torch.where(alike, -2 * torch.exp(-1.5 * (r - BOND)), torch.zeros_like(r))
         smooth = (1 - (r / self.cutoff) ** 2) ** 3
-        pairs = self.depth * ((wall if self.repulsive else 0) + well) * smooth / 2
-        per_atom = pairs.new_zeros(len(graph["numbers"])).index_add(0, i, pairs)
-        return per_atom.sum()[None], per_atom, None
+        pairs = ((wall if self.repulsive else 0) + well) * smooth / 2
+        return pairs.new_zeros(len(graph["numbers"])).index_add(0, i, pairs)
 
     def descriptors(self, graph: Graph) -> Tensor:
-        raise NotImplementedError
+        return self._wells({**graph, "vectors": edge_vectors(graph)})[:, None]
 
     def config(self) -> dict[str, Any]:
         return {"class_path": "tests.Segregating", "init_args": {}}

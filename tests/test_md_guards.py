@@ -229,7 +229,9 @@ def test_lost_bonds_are_found_at_the_atoms_that_lost_them():
     assert set(alarm.atoms) <= set(np.flatnonzero(atoms.symbols == "P").tolist())
     assert BONDING.reference(snapshot(glass())) == pytest.approx(4.0)
     with pytest.raises(InputError, match="no element 'Sulfur'"):
-        LostBonding(centre="P", ligand="Sulfur", cutoff_A=2.7).reference(snapshot(glass()))
+        LostBonding(centre="P", ligand="Sulfur", cutoff_A=2.7).check_settings()
+    with pytest.raises(InputError, match="a distance in Å"):
+        Voids(spacing_A=0.0).check_settings()
 
 
 def test_heat_is_judged_by_the_thermostat_once_a_stage_has_settled():

@@ -456,6 +456,9 @@ def test_a_calculator_that_fails_on_the_way_stops_the_run(tmp_path):
     atoms.calc.fails_at = 0.01
     outcome = simulate(atoms, [Stage(HOT, ps=1.0)], tmp_path, guards=[], progress=False)
     assert "CUDA out of memory" in outcome.message()
+    atoms = crystal()
+    atoms.calc = Mute()
+    assert simulate(atoms, [Stage(HOT, ps=1.0)], tmp_path, guards=[], progress=False).finished
     assert ase.io.read(tmp_path / "before.extxyz", ":")
 
 

@@ -28,7 +28,7 @@ from finetune.backbones._ace_harmonics import spherical_harmonics
 from finetune.backbones._ace_products import Products
 from finetune.backbones._ace_radial import RADIALS, Core, repulsion, step
 from finetune.backbones._ace_settings import check_settings, numbers_of
-from finetune.errors import InputError, unknown
+from finetune.errors import InputError
 from finetune.files import write_text
 from finetune.graph import Graph, edge_vectors
 from finetune.potential import Design, Exported, LinearPotential, Potential
@@ -239,8 +239,8 @@ class ACE(LinearPotential):
 
     def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
         """Write a `.yace` file for LAMMPS' `pair_style pace`, core repulsion included."""
-        if format != "yace":
-            raise unknown("format for ACE", format, self.formats)
+        if format not in self.formats:
+            raise self.no_format(format, self.formats)
         write_text(path, _ace_yace.yace(self, references or {}))
         symbols = self.settings["elements"]
         return Exported(symbols, "pace", f"* * {path.name} {' '.join(symbols)}")

@@ -95,7 +95,7 @@ class CHGNet(Potential):
     def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported | None:
         """Write a file that `chgnet.model.CHGNet.from_file` reads, reference energies in its composition model."""
         if format not in self.formats:
-            raise unknown(f"format for CHGNet ({self.formats_note})", format, self.formats)
+            raise self.no_format(format, self.formats)
         if self.model.composition_model is None:
             raise InputError("this CHGNet has no composition model for the reference energies; keep it as a checkpoint")
         state = {name: value.detach().cpu().float().clone() for name, value in self.model.state_dict().items()}

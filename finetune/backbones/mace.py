@@ -93,7 +93,7 @@ class MACE(Potential):
     def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported:
         """Write the model in double precision for LAMMPS: `lammps` for pair_style mace, `mliap` for ML-IAP."""
         if format not in self.formats:
-            raise unknown("format for MACE", format, self.formats)
+            raise self.no_format(format, self.formats)
         if self.backend != "e3nn":
             raise InputError(f"a model on {self.backend} cannot be exported; load it with backend e3nn")
         model = _mace_lammps.with_references(self.model, references or {})

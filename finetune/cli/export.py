@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ase.io
 import jsonargparse
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from finetune import models
-from finetune.errors import InputError, unknown
+from finetune.cli.inputs import read_structure
+from finetune.errors import InputError
 from finetune.exporting import beside, lammps_input
 
 CHECKPOINT = "checkpoint"
@@ -38,11 +38,10 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
     potential = models.load(model)
     known = (CHECKPOINT, *potential.formats)
     if format not in known:
-        note = f" ({potential.formats_note})" if potential.formats_note else ""
-        raise unknown(f"format for {potential.kind}{note}", format, known)
+        raise potential.no_format(format, known)
     directory = Path(model) if Path(model).is_dir() else Path()
     path = directory / f"potential.{SUFFIX.get(format, format)}" if output is None else Path(output)
-    atoms = read_structure(structure, potential.elements) if structure is not None else None
+    atoms = for_lammps(structure, potential.elements) if structure is not None else None
     check_output(path, [path] if format == CHECKPOINT else [path, *beside(path)])
     if format == CHECKPOINT:
         models.save(potential, path)
@@ -67,14 +66,9 @@ def check_output(path: Path, files: list[Path]) -> None:
             raise InputError(f"{file} is there already; choose another --output, or remove it")
 
 
-def read_structure(file: str, elements: frozenset[int]) -> Atoms:
-    """The first structure of a file, of elements that the potential knows."""
-    try:
-        atoms: Atoms = ase.io.read(file, 0)  # type: ignore[assignment]
-    except FileNotFoundError:
-        raise InputError(f"there is no file {file}; check the path") from None
-    except Exception as error:
-        raise InputError(f"{file} cannot be read as a structure ({error})") from error
+def for_lammps(file: str, elements: frozenset[int]) -> Atoms:
+    """The first structure of a file, in a full cell and of elements that the potential knows."""
+    atoms = read_structure(file, index=0)
     if atoms.cell.rank < 3:
         raise InputError(f"{file} has no cell in all three directions, which LAMMPS needs; add vacuum where it ends")
     strange = sorted({chemical_symbols[z] for z in set(atoms.numbers.tolist()) - elements})

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import ase.io
 import jsonargparse
 import torch
-from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from finetune.cli.inputs import built, read_structure
 from finetune.errors import InputError
 from finetune.md.guards import Guard
 from finetune.md.run import simulate
@@ -71,7 +69,7 @@ def md(
     atoms = atoms.repeat(repeat) if tuple(repeat) != (1, 1, 1) else atoms
     if fixed:
         atoms.set_constraint([*atoms.constraints, *(layer.constraint(atoms) for layer in fixed)])
-    atoms.calc = build(calculator, device, dtype)
+    atoms.calc = built(calculator, device, dtype)
     try:
         outcome = simulate(atoms, stages, directory, GUARDS if guards is None else guards, output, seed)
     except KeyboardInterrupt as stop:
@@ -79,26 +77,3 @@ def md(
         return 130
     print(outcome.message())
     return STOPPED if outcome.alarm is not None else 0
-
-
-def read_structure(name: str) -> Atoms:
-    """The structure of a file, without results."""
-    try:
-        atoms = ase.io.read(name)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {name}; check the path") from None
-    except Exception as error:
-        raise InputError(f"{name} cannot be read as a structure ({error or type(error).__name__})") from error
-    if not isinstance(atoms, Atoms):
-        raise InputError(f"{name} names several frames; say one, as in {name.partition('@')[0]}@0")
-    atoms.calc = None
-    return atoms
-
-
-def build(calculator: Calculator | str | Sequence[str], device: str | None, dtype: str) -> Calculator:
-    """The calculator behind a model name or several; a calculator stays what it is."""
-    if isinstance(calculator, Calculator):
-        return calculator
-    from finetune import calculators
-
-    return calculators.calculator(calculator, device, dtype)

@@ -12,7 +12,8 @@ from pymatgen.entries.computed_entries import ComputedEntry
 from rich.console import Console
 from rich.table import Table
 
-from finetune.cli.sample import build, claim
+from finetune.cli.inputs import built
+from finetune.cli.sample import claim
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
 from finetune.sampling import phase_plots
@@ -111,7 +112,7 @@ def computed(
     settings = "" if isinstance(calculator, str) else f" {calculator.parameters}"
     claim(cache, f"calculator={name}{settings} {relaxation}\n")
     crystals = crystals_of(structures, elements, relaxation.max_atoms)
-    known, failed = relaxed_entries(crystals, build(calculator), relaxation, cache, name)
+    known, failed = relaxed_entries(crystals, built(calculator), relaxation, cache, name)
     for crystal, reason in failed.items():
         print(f"left out {crystal}: {reason}")
     return known, name

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from tqdm import tqdm
 
+from finetune.cli.inputs import built
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
 from finetune.sampling.core import Context, Limits, Recipe, collect, labelled
@@ -59,7 +60,7 @@ def sample(
     chunks = [(r, c) for r, recipe in enumerate(recipes) for c in range(-(-recipe.frames // recipe.chunk))]
     chunks.sort(key=lambda rc: (rc[1] * recipes[rc[0]].chunk / recipes[rc[0]].frames, rc))  # all families early
     missing = [(r, c) for r, c in chunks if not (parts / f"{r:02d}-{c:04d}.extxyz").exists()]
-    model = build(calculator) if missing and calculator is not None else None
+    model = built(calculator) if missing and calculator is not None else None
     progress = tqdm(total=sum(size(recipes[r], c) for r, c in missing), unit="frame", disable=None)
     for r, c in missing:
         context = Context(np.random.default_rng([seed, r, c]), model, limits, labels)
@@ -75,15 +76,6 @@ def sample(
 def size(recipe: Recipe, chunk: int) -> int:
     """Frames in a chunk of a recipe; the last one may be smaller."""
     return min(recipe.chunk, recipe.frames - chunk * recipe.chunk)
-
-
-def build(calculator: Calculator | str) -> Calculator:
-    """The calculator behind a model name; a calculator stays what it is."""
-    if not isinstance(calculator, str):
-        return calculator
-    from finetune import calculators
-
-    return calculators.calculator(calculator)
 
 
 def claim(parts: Path, settings: str) -> None:

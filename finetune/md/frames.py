@@ -25,9 +25,3 @@ def plain(atoms: Atoms, momenta: bool = False) -> Atoms:
 def finite(atoms: Atoms) -> np.ndarray:
     """Which atoms have finite forces, shape (atoms,)."""
     return np.isfinite(atoms.get_forces()).all(axis=1)
-
-
-def without_drift(atoms: Atoms) -> None:
-    """Stop the centre of mass."""
-    masses, momenta = atoms.get_masses()[:, None], atoms.get_momenta()
-    atoms.set_momenta(momenta - masses * momenta.sum(axis=0) / masses.sum())

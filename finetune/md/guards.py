@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from ase import units
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from ase.neighborlist import neighbor_list
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from finetune.errors import InputError
 from finetune.md.snapshot import Snapshot
@@ -48,6 +46,11 @@ class Guard(ABC):
 
     action: Action = "stop"
     every: int = 1
+
+    def check_settings(self) -> None:
+        """Raise `InputError` where a setting makes no sense."""
+        if self.every < 1 or self.action not in get_args(Action):
+            raise InputError(f"{self} cannot work; `every` is 1 or more, `action` is warn, save or stop")
 
     def reference(self, start: Snapshot) -> Any:
         """What is remembered of the start."""
@@ -202,81 +205,6 @@ class Ballistic(Guard):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaporated(Guard):
-    """Atoms have left the largest cluster.
-
-    Attributes:
-        distance_A: atoms that are nearer than this to each other belong together, Å.
-    """
-
-    distance_A: float = 5.0
-    every: int = 100
-
-    def reference(self, start: Snapshot) -> np.ndarray:
-        """Which atoms were outside at the start."""
-        return self._outside(start)
-
-    def check(self, now: Snapshot, reference: np.ndarray) -> Alarm | None:
-        """Atoms that were in it at the start and are not now."""
-        gone = np.flatnonzero(self._outside(now) & ~reference)
-        if not len(gone):
-            return None
-        return self.alarm(f"{named(now, gone)}: farther than {self.distance_A:g} Å from all the rest", gone)
-
-    def _outside(self, snapshot: Snapshot) -> np.ndarray:
-        n = len(snapshot.atoms)
-        i, j = neighbor_list("ij", snapshot.atoms, self.distance_A)
-        _, cluster = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)
-        return cluster != np.bincount(cluster).argmax()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LostBonding(Guard):
-    """Atoms of one element lose their neighbours of another, P its S for example.
-
-    Attributes:
-        centre: element whose neighbours are counted.
-        ligand: element of the neighbours.
-        cutoff_A: length of a bond at most, Å.
-        fraction: smallest mean coordination over that of the start.
-    """
-
-    centre: str
-    ligand: str
-    cutoff_A: float
-    fraction: float = 0.7
-    every: int = 100
-
-    def reference(self, start: Snapshot) -> np.ndarray:
-        """Coordination of each centre at the start."""
-        known = {*chemical_symbols}
-        for symbol in (self.centre, self.ligand):
-            if symbol not in known:
-                raise InputError(f"LostBonding knows no element {symbol!r}; give chemical symbols")
-        return self._coordination(start)
-
-    def check(self, now: Snapshot, reference: np.ndarray) -> Alarm | None:
-        """Compare the means."""
-        if not len(reference) or not reference.mean():
-            return None
-        coordination = self._coordination(now)
-        if coordination.mean() >= self.fraction * reference.mean():
-            return None
-        centres = np.flatnonzero(now.atoms.symbols == self.centre)
-        return self.alarm(
-            f"{self.centre} has {coordination.mean():.2f} {self.ligand} within {self.cutoff_A:g} Å, "
-            f"{reference.mean():.2f} at the start (limit {self.fraction:g} of that)",
-            centres[coordination < reference],
-        )
-
-    def _coordination(self, snapshot: Snapshot) -> np.ndarray:
-        pair = {(self.centre, self.ligand): self.cutoff_A}
-        centres = np.flatnonzero(snapshot.atoms.symbols == self.centre)
-        i = neighbor_list("i", snapshot.atoms, pair)
-        return np.bincount(i, minlength=len(snapshot.atoms))[centres]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Uncertain(Guard):
     """The members of a committee disagree on a force.
 
@@ -300,9 +228,3 @@ class Uncertain(Guard):
             f"(limit {self.above:g})",
             high,
         )
-
-
-def named(now: Snapshot, atoms: np.ndarray, most: int = 5) -> str:
-    """Symbols and indices of atoms, the first few."""
-    words = ", ".join(f"{now.atoms.symbols[i]} {i}" for i in atoms[:most])
-    return words if len(atoms) <= most else f"{words} and {len(atoms) - most} more"

@@ -50,12 +50,13 @@ class Progress:
     def __init__(self, total: int, wanted: bool) -> None:
         self.total, self.wanted = total, wanted
         self.terminal = wanted and sys.stderr.isatty()
+        self.bar: tqdm | None = None
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.terminal and hasattr(self, "bar"):
+        if self.bar is not None:
             self.bar.close()
 
     def start(self, step: int) -> None:
@@ -71,7 +72,7 @@ class Progress:
         if not self.wanted:
             return
         self.first_ps = time_ps if self.first_ps is None else self.first_ps
-        if self.terminal:
+        if self.bar is not None:
             self.bar.update(1)
         now = time.monotonic()
         if now - self.told < (1.0 if self.terminal else LINE_S):
@@ -79,7 +80,7 @@ class Progress:
         self.told = now
         per_day = (time_ps - self.first_ps) / 1000 / (now - self.began) * 86400
         words = f"{time_ps:.3f} ps, {atoms.get_temperature():.0f} K, {per_day:.3g} ns/day"
-        if self.terminal:
+        if self.bar is not None:
             self.bar.set_postfix_str(words, refresh=False)
         else:
             left = (now - self.began) / max(step - self.first, 1) * (self.total - step)

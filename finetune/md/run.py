@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.calculators.calculator import CalculatorError
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
 from finetune.errors import InputError
-from finetune.files import write_frames, write_text
+from finetune.files import write_frames
 from finetune.md import state
 from finetune.md.directory import claim, identity, put_back
 from finetune.md.files import Appended, row, trajectory
-from finetune.md.frames import finite, frozen, plain, without_drift
+from finetune.md.frames import finite, frozen, plain
 from finetune.md.guards import Alarm, Guard
 from finetune.md.progress import Progress, Wish, wishes
 from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, check, probe
 from finetune.md.snapshot import Snapshot
 
 CHECKPOINT = "checkpoint.npz"
+CALCULATOR = "Calculator"  # who stops a run where there are no forces: it goes on from the last checkpoint
 EVENTS = ("step", "time_ps", "guard", "action", "message")
 KEPT, SPACING = 5, 20  # frames before a stop, and the steps between two
 QUIET = 1000  # steps before a guard that warns or saves does so again
@@ -120,9 +122,7 @@ class _Run:
             temperature = ensemble.temperature(0.0) if self.output.start_K is None else self.output.start_K
             if temperature is None:
                 raise InputError("the structure has no momenta and NVE no temperature to draw them for; set start_K")
-            masses = self.atoms.get_masses()[:, None]
-            momenta = self.rng.standard_normal((len(self.atoms), 3)) * np.sqrt(masses * units.kB * temperature)
-            self.atoms.set_momenta(momenta)
+            thermalize_momenta(self.atoms, temperature, rng=self.rng)
         self._enter(0)
         self.start = Snapshot(frozen(self.atoms), degrees=self.degrees, stage_K=self.stage_K)
 
@@ -132,7 +132,7 @@ class _Run:
         ensemble, n = self.stages[stage].ensemble, len(self.atoms)
         given = stage == 0 and not self.drawn and ensemble.temperature(0.0) is None  # NVE of somebody's own momenta
         if n > 1 and ensemble.degrees(self.atoms) == 3 * n - 3 and not given:
-            without_drift(self.atoms)  # Langevin's noise has moved it
+            Stationary(self.atoms, preserve_temperature=False)  # Langevin's noise has moved it
         self._build()
         self.conserved = self.ensemble.conserved(self.dynamics)
         self.stage_K = self._snapshot().temperature_K
@@ -147,9 +147,7 @@ class _Run:
         for name in ("step", "stage", "in_stage", "time_ps", "conserved", "stage_K"):
             setattr(self, name, facts[name])
         self.told, self.drawn = facts["told"], facts["drawn"]
-        if facts["alarm"] is not None and (
-            facts["guards"] == self._guards() or facts["alarm"]["guard"] == "Calculator"
-        ):
+        if facts["alarm"] is not None and facts["guards"] == self._guards():
             self.alarm = Alarm(**facts["alarm"])
         for positions, cell in zip(arrays["before"], arrays["before_cells"], strict=True):
             frame = plain(self.atoms)
@@ -178,8 +176,8 @@ class _Run:
             bar.show(self.step, self.time_ps, self.atoms)
             if time.monotonic() - self.saved > self.output.checkpoint_s:
                 self.checkpoint()
-        self.checkpoint()
-        if np.isfinite(self.atoms.positions).all():
+        if self.alarm is None or self.alarm.guard != CALCULATOR:  # within a step there is nothing to go on from
+            self.checkpoint()
             write_frames(self.place / "final.extxyz", [plain(self.atoms, momenta=True)])
         return Outcome(self.place, self.step, self.time_ps, self.total, self.alarm)
 
@@ -195,13 +193,13 @@ class _Run:
         try:
             self.dynamics.step()
             if not np.isfinite(self.atoms.get_forces()).all():
-                trouble = Alarm("Calculator", "forces are not finite", np.flatnonzero(~finite(self.atoms)).tolist())
+                trouble = Alarm(CALCULATOR, "forces are not finite", np.flatnonzero(~finite(self.atoms)).tolist())
         except TROUBLE as error:
-            trouble = Alarm("Calculator", f"no forces for this structure: {error or type(error).__name__}")
+            trouble = Alarm(CALCULATOR, f"no forces for this structure: {error or type(error).__name__}")
         self.step, self.in_stage = self.step + 1, self.in_stage + 1
         self.time_ps += self.ensemble.timestep_fs / 1000
         if trouble is not None:
-            self._stop(trouble, "stop")
+            self._stop(trouble)
             return
         now = self._snapshot()
         for k, guard in enumerate(self.guards):
@@ -215,7 +213,7 @@ class _Run:
         """Stop, or tell a fault now and then and save its frame."""
         if guard.action == "stop":
             if self.alarm is None:
-                self._stop(alarm, guard.action)
+                self._stop(alarm)
         elif self.step - self.told.get(repr(guard), -QUIET) >= QUIET:
             self.told[repr(guard)] = self.step
             self._tell(alarm, guard.action)
@@ -224,19 +222,16 @@ class _Run:
                 frame.info |= self._story(alarm)
                 write_frames(self.place / "saved" / f"{self.step:09d}-{alarm.guard}.extxyz", [frame])
 
-    def _stop(self, alarm: Alarm, action: str) -> None:
+    def _stop(self, alarm: Alarm) -> None:
         """Write the frames before and after, and end."""
         self.alarm = alarm
-        self._tell(alarm, action)
+        self._tell(alarm, "stop")
         after = plain(self.atoms)
         for frame in (*self.before, after):
             frame.info |= self._story(alarm)
         write_frames(self.place / "before.extxyz", list(self.before))
         if np.isfinite(after.positions).all():
             write_frames(self.place / "after.extxyz", [after])
-        write_text(
-            self.place / "stopped.txt", f"step {self.step}, {self.time_ps:.4f} ps: {alarm.guard}: {alarm.message}\n"
-        )
 
     def _tell(self, alarm: Alarm, action: str) -> None:
         text = f'"{alarm.message.replace(chr(34), chr(39))}"'

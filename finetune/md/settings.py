@@ -15,9 +15,9 @@ from ase.constraints import FixAtoms
 from finetune.errors import InputError
 from finetune.md.ensembles import NPT, Ensemble, NoseHoover
 from finetune.md.files import check_name
-from finetune.md.guards import Alarm, Ballistic, Energy, Evaporated, Guard, Pressure, TooClose, TooHot, Uncertain
+from finetune.md.guards import Alarm, Ballistic, Energy, Guard, Pressure, TooClose, TooHot, Uncertain
 from finetune.md.snapshot import Snapshot
-from finetune.md.structure_guards import PhaseSeparation, Voids
+from finetune.md.structure_guards import Evaporated, PhaseSeparation, Voids
 
 GUARDS: tuple[Guard, ...] = (
     TooHot(), Energy(), Pressure(), TooClose(), Ballistic(), Evaporated(), Voids(), PhaseSeparation(action="warn"),
@@ -187,10 +187,7 @@ def check(atoms: Atoms, stages: Sequence[Stage], output: Output, guards: Sequenc
             raise InputError(f"output.{name} is {getattr(output, name)}; give a number of steps")
     check_name(output.trajectory)
     for guard in guards:
-        if guard.every < 1 or guard.action not in ("warn", "save", "stop"):
-            raise InputError(f"{guard} cannot work; `every` is 1 or more, `action` is warn, save or stop")
-        if getattr(guard, "spacing_A", 1.0) <= 0:
-            raise InputError(f"{guard} cannot work; spacing_A is a distance in Å")
+        guard.check_settings()
     if seed < 0:
         raise InputError(f"the seed is {seed}; give 0 or more")
     if output.start_K is not None and not 0 <= output.start_K < np.inf:

@@ -1,4 +1,4 @@
-"""Guards that look at how atoms fill space: voids, and the separation into phases."""
+"""Guards that look at how atoms fill space and hang together: voids, phases, atoms that leave, lost bonds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.geometry import complete_cell
+from ase.neighborlist import neighbor_list
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from finetune.errors import InputError
 from finetune.md.guards import Alarm, Guard
 from finetune.md.snapshot import Snapshot
 
@@ -32,6 +36,12 @@ class Voids(Guard):
     share: float = 0.05
     spacing_A: float = 0.8
     every: int = 500
+
+    def check_settings(self) -> None:
+        """Points have a distance."""
+        super().check_settings()
+        if not self.spacing_A > 0:
+            raise InputError(f"{self} cannot work; spacing_A is a distance in Å")
 
     def reference(self, start: Snapshot) -> tuple[float, float]:
         """Radius (Å) and void share of the start."""
@@ -139,6 +149,90 @@ class PhaseSeparation(Guard):
         density = float(total.std() / max(total.mean(), 1e-12))
         composition = float(np.sqrt(np.square(shares - whole).sum(axis=1).mean()))
         return {"demixing": demixing, "density": density, "composition": composition}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaporated(Guard):
+    """Atoms have left the largest cluster.
+
+    Attributes:
+        distance_A: atoms that are nearer than this to each other belong together, Å.
+    """
+
+    distance_A: float = 5.0
+    every: int = 100
+
+    def reference(self, start: Snapshot) -> np.ndarray:
+        """Which atoms were outside at the start."""
+        return self._outside(start)
+
+    def check(self, now: Snapshot, reference: np.ndarray) -> Alarm | None:
+        """Atoms that were in it at the start and are not now."""
+        gone = np.flatnonzero(self._outside(now) & ~reference)
+        if not len(gone):
+            return None
+        return self.alarm(f"{named(now, gone)}: farther than {self.distance_A:g} Å from all the rest", gone)
+
+    def _outside(self, snapshot: Snapshot) -> np.ndarray:
+        n = len(snapshot.atoms)
+        i, j = neighbor_list("ij", snapshot.atoms, self.distance_A)
+        _, cluster = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)
+        return cluster != np.bincount(cluster).argmax()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostBonding(Guard):
+    """Atoms of one element lose their neighbours of another, P its S for example.
+
+    Attributes:
+        centre: element whose neighbours are counted.
+        ligand: element of the neighbours.
+        cutoff_A: length of a bond at most, Å.
+        fraction: smallest mean coordination over that of the start.
+    """
+
+    centre: str
+    ligand: str
+    cutoff_A: float
+    fraction: float = 0.7
+    every: int = 100
+
+    def check_settings(self) -> None:
+        """Elements are chemical symbols."""
+        super().check_settings()
+        for symbol in (self.centre, self.ligand):
+            if symbol not in chemical_symbols:
+                raise InputError(f"LostBonding knows no element {symbol!r}; give chemical symbols")
+
+    def reference(self, start: Snapshot) -> np.ndarray:
+        """Coordination of each centre at the start."""
+        return self._coordination(start)
+
+    def check(self, now: Snapshot, reference: np.ndarray) -> Alarm | None:
+        """Compare the means."""
+        if not len(reference) or not reference.mean():
+            return None
+        coordination = self._coordination(now)
+        if coordination.mean() >= self.fraction * reference.mean():
+            return None
+        centres = np.flatnonzero(now.atoms.symbols == self.centre)
+        return self.alarm(
+            f"{self.centre} has {coordination.mean():.2f} {self.ligand} within {self.cutoff_A:g} Å, "
+            f"{reference.mean():.2f} at the start (limit {self.fraction:g} of that)",
+            centres[coordination < reference],
+        )
+
+    def _coordination(self, snapshot: Snapshot) -> np.ndarray:
+        pair = {(self.centre, self.ligand): self.cutoff_A}
+        centres = np.flatnonzero(snapshot.atoms.symbols == self.centre)
+        i = neighbor_list("i", snapshot.atoms, pair)
+        return np.bincount(i, minlength=len(snapshot.atoms))[centres]
+
+
+def named(now: Snapshot, atoms: np.ndarray, most: int = 5) -> str:
+    """Symbols and indices of atoms, the first few."""
+    words = ", ".join(f"{now.atoms.symbols[i]} {i}" for i in atoms[:most])
+    return words if len(atoms) <= most else f"{words} and {len(atoms) - most} more"
 
 
 def with_images(atoms: Atoms, width_A: float) -> tuple[np.ndarray, np.ndarray]:

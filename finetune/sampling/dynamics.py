@@ -12,6 +12,7 @@ from ase import Atoms, units
 from ase.filters import FrechetCellFilter
 from ase.md.langevin import Langevin
 from ase.md.nptberendsen import NPTBerendsen
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.optimize import FIRE
 
 from finetune.errors import InputError
@@ -178,7 +179,7 @@ class Densified(Sampler):
                 yield atoms
                 continue
             atoms.calc = calculator
-            atoms.set_momenta(maxwell_boltzmann(atoms, 2 * temperature, context.rng))
+            thermalize_momenta(atoms, 2 * temperature, rng=context.rng)
             dynamics = NPTBerendsen(
                 atoms,
                 self.timestep_fs * units.fs,
@@ -196,7 +197,7 @@ def langevin(
     atoms: Atoms, temperature_K: float, timestep_fs: float, friction_per_fs: float, context: Context
 ) -> Langevin:
     """Langevin dynamics of atoms that begin with twice the kinetic energy: half of it becomes potential energy."""
-    atoms.set_momenta(maxwell_boltzmann(atoms, 2 * temperature_K, context.rng))
+    thermalize_momenta(atoms, 2 * temperature_K, rng=context.rng)
     return Langevin(
         atoms,
         timestep_fs * units.fs,
@@ -232,9 +233,3 @@ def snapshots(
             yield snapshot
             if exploded or context.limits.reason(snapshot):
                 return
-
-
-def maxwell_boltzmann(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> np.ndarray:
-    """Momenta of every atom at a temperature, ASE's units."""
-    width = np.sqrt(atoms.get_masses() * units.kB * temperature_K)
-    return rng.standard_normal((len(atoms), 3)) * width[:, None]

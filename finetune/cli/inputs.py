@@ -1,0 +1,40 @@
+"""What commands take from a user: a structure in a file, a calculator by the name of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ase.io
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from finetune.errors import InputError
+
+
+def read_structure(name: str, index: int = -1) -> Atoms:
+    """The structure of a file, without results; `FILE@3` is its fourth frame, `index` that of a name without one.
+
+    Raises:
+        InputError: no such file, no structure in it, or several frames named.
+    """
+    try:
+        atoms = ase.io.read(name, None if "@" in name else index)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {name}; check the path") from None
+    except Exception as error:
+        raise InputError(f"{name} cannot be read as a structure ({error or type(error).__name__})") from error
+    if not isinstance(atoms, Atoms):
+        raise InputError(f"{name} names several frames; say one, as in {name.partition('@')[0]}@0")
+    atoms.calc = None
+    return atoms
+
+
+def built(
+    calculator: Calculator | str | Sequence[str], device: str | None = None, dtype: str | None = None
+) -> Calculator:
+    """The calculator behind a model name, or of several a committee; a calculator stays what it is."""
+    if isinstance(calculator, Calculator):
+        return calculator
+    from finetune import calculators
+
+    return calculators.calculator(calculator, device, dtype)
