@@ -198,12 +198,13 @@ def test_an_atom_that_leaves_is_found_and_one_that_was_alone_is_not():
     atoms = glass()
     atoms.set_cell(atoms.cell.array + np.diag([0, 0, 20.0]))
     start = snapshot(labelled(atoms.copy()))
-    gone = atoms.copy()
     top = atoms.positions[:, 2].max()
-    gone.positions[3] = [5, 5, top + 9]
-    alone = snapshot(labelled(gone))
-    assert found([Evaporated()], start, alone)["Evaporated"].atoms == [3]
-    assert found([Evaporated()], alone, alone) == {}
+    for which in (0, 3, 83):
+        gone = atoms.copy()
+        gone.positions[which] = [5, 5, top + 9]
+        alone = snapshot(labelled(gone))
+        assert found([Evaporated()], start, alone)["Evaporated"].atoms == [which]
+        assert found([Evaporated()], alone, alone) == {}
 
 
 def test_a_pair_that_leaves_and_an_atom_that_sees_its_own_image_are_found():
