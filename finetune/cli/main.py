@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "doctor": ("finetune.cli.doctor:run", "check labelled structures before training: verdicts and remedies"),
     "md": ("finetune.cli.md:run", "molecular dynamics with guards, from a model"),
+    "compare": ("finetune.cli.compare:run", "every potential beside DFT, in one report"),
     "export": ("finetune.cli.export:run", "a model for LAMMPS, or as a single file"),
     "models": ("finetune.cli.models:run", "known model names and their licences"),
     "sample": ("finetune.cli.sample:run", "make structures by recipes, labelled by a model"),

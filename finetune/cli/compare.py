@@ -1,0 +1,89 @@
+"""`finetune compare -c CONFIG --output DIR`: every potential beside DFT, in one report."""
+
+from __future__ import annotations
+
+import shlex
+from concurrent.futures import Executor
+from pathlib import Path
+
+import jsonargparse
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from finetune.comparison import wandb_record
+from finetune.comparison.columns import Column, versions
+from finetune.comparison.compare import Comparison
+from finetune.comparison.compare import compare as compare_all
+from finetune.comparison.observable import Observable
+from finetune.comparison.report import SYMBOLS, Told, times, write_report
+
+
+def run(arguments: list[str]) -> int:
+    """Compare with arguments as on the command line."""
+    parser = jsonargparse.ArgumentParser(
+        prog="finetune compare",
+        usage="finetune compare -c CONFIG --output DIR [--OPTION VALUE ...]",
+        description="Every potential beside DFT, in one report. Run it again to go on after it was stopped.",
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
+    parser.add_function_arguments(compare, as_group=False, as_positional=False, skip={"told"})
+    parsed = parser.parse_args(arguments[1:])
+    config = parser.dump(parsed)
+    options = parser.instantiate(parsed)
+    told = Told(parsed.title, [shlex.join(["finetune", *arguments])], config, versions())
+    return compare(**{name: value for name, value in options.items() if name != "config"}, told=told)
+
+
+def compare(
+    columns: dict[str, str | list[str] | Column],
+    observables: list[Observable],
+    output: Path,
+    reference: str | None = None,
+    executor: Executor | None = None,
+    limit_s: float = 900.0,
+    title: str = "Comparison with DFT",
+    wandb_project: str | None = None,
+    told: Told | None = None,
+) -> int:
+    """Measure every observable on every column and write report.html, report.json and report.md.
+
+    Args:
+        columns: by name, a model name, run directory or checkpoint; a list of them for a committee; any ASE calculator
+            (`class_path: finetune.comparison.Foreign`); labelled files as DFT (`finetune.comparison.Labels`).
+        observables: what is measured, by `class_path`.
+        output: directory of the report and of the cells, which are computed once.
+        reference: name of the column that the others are judged by.
+        executor: where cells run, a `concurrent.futures.Executor` by `class_path`; null for processes here.
+        limit_s: longest time of one cell, s.
+        title: heading of the report.
+        wandb_project: log the same tables and plots to this project of Weights & Biases.
+        told: commands and configuration for the report.
+    """
+    comparison = compare_all(columns, observables, output, reference, executor, limit_s)
+    story = told or Told(title, versions=versions())
+    page = write_report(comparison, output, story)
+    Console().print(table(comparison))
+    for (row, name), result in comparison.results.items():
+        if result.error and name != comparison.reference:
+            print(f"no result: {row}, {name}: {result.error}")
+    print(f"report: {page}")
+    if wandb_project is not None:
+        wandb_record.log(comparison, story, wandb_project, output)
+    return 0
+
+
+def table(comparison: Comparison) -> Table:
+    """The matrix of verdicts."""
+    shown = Table(box=box.SIMPLE_HEAD, caption="Distance of the worst figure from DFT, in units of its own uncertainty")
+    names = [name for name in comparison.columns if name != comparison.reference]
+    shown.add_column("")
+    for name in names:
+        shown.add_column(name)
+    for row in comparison.observables:
+        cells = []
+        for name in names:
+            verdict, far = comparison.verdict(row, name)
+            cells.append(f"{SYMBOLS[verdict]} {times(far.ratio) if far else ''}" if verdict != "none" else "")
+        shown.add_row(row, *cells)
+    return shown

@@ -1,0 +1,189 @@
+"""One cell of the comparison: an observable measured on a calculator, in a process of its own, kept by its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+import warnings
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from finetune.comparison.columns import Column
+from finetune.comparison.figures import Measured
+from finetune.comparison.observable import Observable
+from finetune.comparison.recorded import Recorded
+from finetune.errors import InputError
+from finetune.files import write_text
+
+POLL_S = 1.0  # how often a cell looks whether the command is still there
+HEAVY = ("torch", "ase.io", "chgnet.model", "pymatgen.core", "finetune.comparison")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An observable and a column.
+
+    Attributes:
+        column: name of the column.
+        maker: makes its calculator.
+        observable: what is measured.
+        key: hash of what decides the figures.
+        limit_s: longest time that it may take, s.
+        directory: where cells are kept.
+    """
+
+    column: str
+    maker: Column
+    observable: Observable
+    key: str
+    limit_s: float
+    directory: Path
+
+    @property
+    def path(self) -> Path:
+        """The file that holds its result."""
+        return self.directory / f"{self.key}.json"
+
+    @property
+    def place(self) -> Path:
+        """What it works in while it is not finished."""
+        return self.directory / f"{self.key}.work"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a cell.
+
+    Attributes:
+        measured: what was found; None where it failed.
+        error: why it failed, in words.
+        wall_s: how long it took, s.
+    """
+
+    measured: Measured | None
+    error: str = ""
+    wall_s: float = 0.0
+
+
+def key(identity: str, observable: Observable) -> str:
+    """Hash of a calculator's identity, the settings of the observable, the contents of its files."""
+    digest = hashlib.sha256(identity.encode())
+    digest.update(json.dumps(observable.settings(), sort_keys=True).encode())
+    for path in observable.inputs():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def kept(cell: Cell) -> Result | None:
+    """The result of a cell that has been computed; None where it has not, or its file is damaged."""
+    try:
+        content = json.loads(cell.path.read_text())
+        return Result(Measured.from_json(content["measured"]), wall_s=content["wall_s"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def compute(cell: Cell) -> Result:
+    """Measure in a process of its own and keep what is found; a calculator that fails, dies or hangs costs only this.
+
+    What failed is not kept: the same command tries it again.
+    """
+    begin = time.monotonic()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*HEAVY])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(cell, theirs, os.getpid()), daemon=True)
+    cell.place.mkdir(parents=True, exist_ok=True)
+    process.start()
+    theirs.close()
+    try:
+        answer = _answer(ours, process, cell.limit_s)
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    result = replace(answer, wall_s=time.monotonic() - begin)
+    if result.measured is not None:
+        content = {
+            "column": cell.column,
+            "settings": cell.observable.settings(),
+            "measured": result.measured.json(),
+            "wall_s": round(result.wall_s, 2),
+        }
+        write_text(cell.path, json.dumps(content, ensure_ascii=False) + "\n")
+        shutil.rmtree(cell.place, ignore_errors=True)
+    return result
+
+
+def _answer(pipe: Connection, process: Any, limit_s: float) -> Result:
+    """What the process says, or why it says nothing."""
+    if not pipe.poll(limit_s):
+        return Result(None, f"not finished after {limit_s:g} s, and stopped; raise limit_s, or look why it hangs")
+    try:
+        kind, content = pipe.recv()
+    except EOFError:
+        process.join(10)
+        return Result(None, f"its process died (exit status {process.exitcode}), for want of memory or by a crash")
+    if kind == "measured":
+        return Result(Measured.from_json(content))
+    return Result(None, content)
+
+
+def _child(cell: Cell, pipe: Connection, parent: int) -> None:
+    """Measure, and send what is found."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    log = (cell.place / "log.txt").open("w")
+    with contextlib.suppress(BrokenPipeError), contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                measured = measure(cell)
+        except InputError as error:
+            pipe.send(("error", str(error)))
+        except Exception as error:  # noqa: BLE001  a calculator may raise anything; the cell says what
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = " ".join(str(error).split())[:300] or "no message"
+            pipe.send(("error", f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"))
+        else:
+            pipe.send(("measured", measured.json()))
+        sys.stdout.flush()
+
+
+def measure(cell: Cell) -> Measured:
+    """Measure here.
+
+    Raises:
+        InputError: the observable finds nothing, or numbers that are none.
+    """
+    calculator = cell.maker.calculator()
+    if isinstance(calculator, Recorded):
+        measured = cell.observable.recorded(calculator, cell.place)
+    else:
+        measured = cell.observable.measure(calculator, cell.place)
+    if not measured.figures and not measured.curves:
+        raise InputError("nothing is recorded of it" if isinstance(calculator, Recorded) else "it found nothing")
+    numbers = [figure.value for figure in measured.figures] + [y for curve in measured.curves for y in curve.y]
+    if not any(math.isfinite(number) for number in numbers):
+        raise InputError("none of its figures is a number")
+    return measured
+
+
+def _watch(parent: int) -> None:
+    """End this process as soon as the command that wanted it is no longer there."""
+    while Path("/proc", str(parent)).exists() or not Path("/proc").exists():
+        time.sleep(POLL_S)
+    os._exit(1)

@@ -1,0 +1,236 @@
+"""The columns of a comparison: what makes a calculator, where it is used, and what tells it from another."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import BaseCalculator
+
+from finetune import calculators, models
+from finetune.calculators import PotentialCalculator
+from finetune.committee import Committee
+from finetune.comparison.recorded import Recorded
+from finetune.data.frames import data_hash
+from finetune.data.reading import read
+from finetune.errors import InputError
+from finetune.labelling.calculated import Calculated, build
+from finetune.potential import Potential
+
+
+class Column(ABC):
+    """Makes a calculator where it is needed."""
+
+    @abstractmethod
+    def calculator(self) -> BaseCalculator:
+        """A calculator, made anew."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Text that differs where its numbers may."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, str]:
+        """What it is and where it comes from, by words for the report."""
+
+
+@dataclass(frozen=True)
+class Model(Column):
+    """A model of ours, or a committee of several.
+
+    Attributes:
+        model: a model name, run directory or checkpoint; several make a committee.
+        dtype: `float32` or `float64`; None keeps that of the weights.
+        device: torch device; None takes the GPU where there is one.
+        trusted: see `finetune.load`.
+    """
+
+    model: str | list[str] | Potential
+    dtype: str | None = None
+    device: str | None = None
+    trusted: bool = False
+
+    def potential(self) -> Potential:
+        """The potential, loaded."""
+        if isinstance(self.model, Potential):
+            return self.model
+        names = [self.model] if isinstance(self.model, str) else self.model
+        loaded = [models.load(name, trusted=self.trusted) for name in names]
+        return loaded[0] if len(loaded) == 1 else Committee(loaded)
+
+    def calculator(self) -> BaseCalculator:
+        """See `finetune.calculator`."""
+        return calculators.calculator(self.potential(), self.device, self.dtype)
+
+    def identity(self) -> str:
+        """Kind, config and weights."""
+        return f"{_weights(self.potential())} {self.dtype}"
+
+    def provenance(self) -> dict[str, str]:
+        """Kind, size, licence, and what the run directories say of data, seed, revision and versions."""
+        potential = self.potential()
+        names = [] if isinstance(self.model, Potential) else [self.model] if isinstance(self.model, str) else self.model
+        told = {
+            "model": ", ".join(names) or "a potential in memory",
+            "kind": potential.kind,
+            "parameters": f"{sum(p.numel() for p in potential.parameters()):,}",
+            "cutoff": f"{potential.cutoff:g} Å",
+            "licence": potential.licence,
+            "weights (SHA-256)": _weights(potential).split()[-1],
+        }
+        for k, name in enumerate(names):
+            facts = _of_run(Path(name) if Path(name).is_dir() else Path(name).parent)
+            told |= {(f"{key} of {name}" if len(names) > 1 else key): value for key, value in facts.items()}
+            if k == 3:
+                break
+        return told
+
+
+@dataclass(frozen=True)
+class Foreign(Column):
+    """Any other ASE calculator, or DFT itself.
+
+    Attributes:
+        calculator_class: where its class is, such as `ase.calculators.lj.LennardJones` or `gpaw.GPAW`, or a function
+            that returns one.
+        settings: its arguments; objects are written as `class_path` and `init_args`.
+    """
+
+    calculator_class: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def calculator(self) -> BaseCalculator:
+        """Build it.
+
+        Raises:
+            InputError: there is no such class, or what it needs is not installed.
+        """
+        made: BaseCalculator = build(self.calculator_class, self.settings)
+        return made
+
+    def identity(self) -> str:
+        """Class, version of its package, settings, and the contents of files that they name."""
+        texts = [value for value in self.settings.values() if isinstance(value, str) and Path(value).is_file()]
+        code = Calculated(self.calculator_class).code()
+        files = {text: hashlib.sha256(Path(text).read_bytes()).hexdigest() for text in texts}
+        return f"{self.calculator_class} {code} {json.dumps(self.settings, sort_keys=True, default=str)} {files}"
+
+    def provenance(self) -> dict[str, str]:
+        """Class, package and settings."""
+        settings = json.dumps(self.settings, sort_keys=True, default=str)
+        return {"kind": self.calculator_class, "code": Calculated(self.calculator_class).code(), "settings": settings}
+
+
+@dataclass(frozen=True, eq=False)
+class Instance(Column):
+    """A calculator that has been made already, for use from Python; it must be picklable.
+
+    Attributes:
+        made: the calculator.
+    """
+
+    made: BaseCalculator
+
+    def calculator(self) -> BaseCalculator:
+        """It itself."""
+        return self.made
+
+    def identity(self) -> str:
+        """Its class and parameters, or its weights."""
+        if isinstance(self.made, PotentialCalculator):
+            return _weights(self.made.potential)
+        try:
+            content = pickle.dumps(self.made)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            name = type(self.made).__name__
+            raise InputError(
+                f"{name} cannot be sent to another process ({error}); give Foreign('module.{name}', settings)"
+            ) from error
+        return f"{type(self.made).__qualname__} {hashlib.sha256(content).hexdigest()}"
+
+    def provenance(self) -> dict[str, str]:
+        """Its class and parameters."""
+        return {"kind": type(self.made).__name__, "parameters": str(getattr(self.made, "parameters", ""))}
+
+
+@dataclass(frozen=True)
+class Labels(Column):
+    """DFT, from what has been computed: it answers for structures of these files only.
+
+    Attributes:
+        files: labelled structures: files, folders, or glob patterns.
+        method: what made the labels, for the report.
+    """
+
+    files: str | list[str]
+    method: str = ""
+
+    def calculator(self) -> Recorded:
+        """See `Recorded`."""
+        return Recorded(read(self.files))
+
+    def identity(self) -> str:
+        """The hash of structures and labels."""
+        return f"labels {data_hash(read(self.files))}"
+
+    def provenance(self) -> dict[str, str]:
+        """Files, number of frames, the hash of the data, and what the frames say of their making."""
+        frames = read(self.files)
+        codes = sorted({str(frame.atoms.info["label_code"]) for frame in frames if "label_code" in frame.atoms.info})
+        names = self.files if isinstance(self.files, str) else ", ".join(self.files)
+        told = {"kind": "recorded labels", "files": names, "frames": f"{len(frames):,}", "code": ", ".join(codes)}
+        return {**told, "method": self.method, "data (SHA-256)": data_hash(frames)[:16]}
+
+
+Given = str | os.PathLike[str] | Sequence[str] | Potential | BaseCalculator | Column
+
+
+def column(given: Given) -> Column:
+    """The column of a model name, a list of them (a committee), a potential, a calculator; a column stays as it is."""
+    if isinstance(given, Column):
+        return given
+    if isinstance(given, BaseCalculator):
+        return Instance(given)
+    if isinstance(given, str | os.PathLike):
+        return Model(os.fspath(given))
+    return Model(given if isinstance(given, Potential) else list(given))
+
+
+def _weights(potential: Potential) -> str:
+    digest = hashlib.sha256(json.dumps(potential.config(), sort_keys=True, default=str).encode())
+    for name, value in sorted(potential.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return f"{potential.kind} {digest.hexdigest()[:16]}"
+
+
+def _of_run(directory: Path) -> dict[str, str]:
+    """What a run directory says of how its model was made."""
+    record = directory / "provenance.json"
+    if not record.is_file():
+        return {}
+    content: Mapping[str, Any] = json.loads(record.read_text())
+    data, versions = content.get("data", {}), content.get("versions", {})
+    return {
+        "foundation's licence": str(content.get("foundation_licence", "")),
+        "data (SHA-256)": str(data.get("sha256", ""))[:16],
+        "frames": f"{data.get('train', '?')} train, {data.get('valid', '?')} valid",
+        "seed": str(content.get("seed", "")),
+        "revision": str(content.get("git", "")),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "command": "finetune " + " ".join(map(str, content.get("command", []))),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers."""
+    names = ("ase", "torch", "chgnet", "mace-torch", "pymatgen", "numpy", "scipy")
+    return {name: importlib.metadata.version(name) for name in names}

@@ -1,0 +1,177 @@
+"""Calculators beside DFT: every observable on every column, through an executor, nothing computed twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from finetune.comparison.cells import Cell, Result, compute, kept
+from finetune.comparison.cells import key as key_of
+from finetune.comparison.columns import Column, Given, column
+from finetune.comparison.figures import Figure, Judged, class_of, judge, worst
+from finetune.comparison.observable import Observable
+from finetune.data.caching import QUIET_S
+from finetune.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Results by observable and column.
+
+    Attributes:
+        columns: the columns by name.
+        observables: the rows by heading.
+        results: what became of each cell, by heading and name of the column.
+        reference: name of the column that the others are judged by; None where there is none.
+        provenance: what each column is, by name.
+    """
+
+    columns: Mapping[str, Column]
+    observables: Mapping[str, Observable]
+    results: Mapping[tuple[str, str], Result]
+    reference: str | None
+    provenance: Mapping[str, Mapping[str, str]]
+
+    def judged(self, row: str, name: str) -> list[Judged]:
+        """Figures of a cell beside the reference; none where it failed or was not wanted."""
+        result = self.results.get((row, name))
+        if result is None or result.measured is None:
+            return []
+        standard = self.results.get((row, self.reference)) if self.reference is not None else None
+        reference = standard.measured if standard is not None else None
+        own: list[Figure] = [*result.measured.figures]
+        observable = self.observables[row]
+        if reference is not None:
+            own += observable.against(result.measured, reference)
+        return judge(own, reference, observable.limits())
+
+    def verdict(self, row: str, name: str) -> tuple[str, Judged | None]:
+        """Class of a cell (`within`, `near`, `off`, `beyond`, `told`, `failed`, `none`) and its worst figure."""
+        result = self.results.get((row, name))
+        if result is None:
+            return "none", None
+        if result.measured is None:
+            return "failed", None
+        far = worst(self.judged(row, name))
+        return ("told", None) if far is None else (class_of(far.ratio), far)
+
+
+def compare(
+    calculators: Mapping[str, Given],
+    observables: Sequence[Observable],
+    directory: str | Path,
+    reference: str | None = None,
+    executor: Executor | None = None,
+    limit_s: float = 900.0,
+    progress: bool = True,
+) -> Comparison:
+    """Measure every observable on every calculator.
+
+    Each cell runs in a process of its own and is kept in DIRECTORY/cells under a hash of the calculator's weights or
+    settings, the observable's settings and the contents of its files: the same call again computes only what is not
+    there, what failed, and what has changed.
+
+    Args:
+        calculators: columns by name: a model name, a list of them (a committee), a potential, any picklable ASE
+            calculator, or a `Model`, `Foreign` or `Labels`.
+        observables: the rows.
+        directory: where cells are kept.
+        reference: name of the column that the others are judged by, usually DFT.
+        executor: where cells run, any `concurrent.futures.Executor`; default: one process for each core here. It is
+            shut down at the end.
+        limit_s: longest time of a cell, s.
+        progress: show a bar.
+
+    Raises:
+        InputError: a setting that cannot work, before anything is computed.
+    """
+    columns = {name: column(given) for name, given in calculators.items()}
+    rows = _named(observables)
+    _check(columns, rows, reference, limit_s)
+    identities = {name: maker.identity() for name, maker in columns.items()}
+    place = Path(directory) / "cells"
+    cells = {
+        (row, name): Cell(
+            name, maker, rows[row], key_of(identities[name], rows[row]), _limit(rows[row], limit_s), place
+        )
+        for row in rows
+        for name, maker in columns.items()
+        if not rows[row].only or name in rows[row].only or name == reference
+    }
+    results = _run(cells, executor, progress)
+    provenance = {name: maker.provenance() for name, maker in columns.items()}
+    return Comparison(columns, rows, results, reference, provenance)
+
+
+def _run(
+    cells: Mapping[tuple[str, str], Cell], executor: Executor | None, progress: bool
+) -> dict[tuple[str, str], Result]:
+    """The results of cells: those that are kept, and the others computed; those that want the machine alone last."""
+    found = {where: result for where, cell in cells.items() if (result := kept(cell)) is not None}
+    todo = {where: cell for where, cell in cells.items() if where not in found}
+    together: dict[Future[Result], tuple[str, str]] = {}
+    pool = executor or ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))))
+    with tqdm(total=len(cells), desc="compare", unit="cell", disable=None if progress else True, delay=QUIET_S) as bar:
+        bar.update(len(found))
+        try:
+            together |= {pool.submit(compute, c): where for where, c in todo.items() if not c.observable.alone}
+            for future in as_completed(together):
+                found[together[future]] = _result(future)
+                bar.update()
+            for where, cell in todo.items():
+                if cell.observable.alone:
+                    found[where] = _result(pool.submit(compute, cell))
+                    bar.update()
+        finally:
+            for future in together:
+                with contextlib.suppress(NotImplementedError):  # Parsl cannot
+                    future.cancel()
+            pool.shutdown(wait=False)
+    return {where: found[where] for where in cells}
+
+
+def _result(future: Future[Result]) -> Result:
+    """What a worker gives back, or why it did not."""
+    error = future.exception()
+    if isinstance(error, InputError):
+        raise error  # a full disk
+    return future.result() if error is None else Result(None, f"its worker failed: {type(error).__name__}: {error}")
+
+
+def _named(observables: Sequence[Observable]) -> dict[str, Observable]:
+    """Observables by heading; a heading that is there twice is numbered."""
+    named: dict[str, Observable] = {}
+    for observable in observables:
+        name, count = observable.name(), 1
+        while name in named:
+            count += 1
+            name = f"{observable.name()} {count}"
+        named[name] = observable
+    return named
+
+
+def _check(
+    columns: Mapping[str, Column], rows: Mapping[str, Observable], reference: str | None, limit_s: float
+) -> None:
+    """Refuse what cannot work before anything is computed."""
+    if not columns or not rows:
+        raise InputError("a comparison needs at least one column and one observable")
+    if reference is not None and reference not in columns:
+        raise unknown("reference column", reference, columns)
+    if not limit_s > 0:
+        raise InputError(f"limit_s is {limit_s:g} s; give a time above 0")
+    for observable in rows.values():
+        for name in observable.only:
+            if name not in columns:
+                raise unknown("column", name, columns)
+        observable.check()
+
+
+def _limit(observable: Observable, limit_s: float) -> float:
+    return limit_s if observable.limit_s is None else observable.limit_s

@@ -1,0 +1,83 @@
+"""Cost: time per atom and step of dynamics, and memory, at several sizes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from ase import units
+from ase.calculators.calculator import BaseCalculator
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.md.verlet import VelocityVerlet
+
+from finetune.comparison.figures import Curve, Figure, Measured
+from finetune.comparison.observable import Observable
+from finetune.comparison.recorded import Recorded
+from finetune.data.reading import read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Observable):
+    """Time per atom and step of dynamics, and peak memory per atom, of supercells of a structure.
+
+    Attributes:
+        structures: the file; its first frame is repeated.
+        repeats: supercells.
+        steps: steps that are timed, after two that are not; the median counts.
+        temperature_K: of the dynamics.
+        seed: of the momenta.
+    """
+
+    heading: ClassVar[str] = "Cost"
+    about: ClassVar[str] = (
+        "Median time of a step of dynamics at constant energy, with nothing else running that was started by this. "
+        "Timings differ from run to run; all other figures do not."
+    )
+    alone: ClassVar[bool] = True
+
+    structures: Sequence[str]
+    repeats: Sequence[Sequence[int]] = ((1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 2, 2))
+    steps: int = 5
+    temperature_K: float = 600.0
+    seed: int = 0
+
+    def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
+        """Time each size."""
+        start = read(list(self.structures), labelled=False)[0].atoms
+        figures, sizes, costs = [], [], []
+        before = _peak_MB()
+        for repeat in self.repeats:
+            atoms = start.repeat(tuple(repeat))
+            atoms.calc = calculator
+            thermalize_momenta(atoms, self.temperature_K, rng=np.random.default_rng(self.seed))
+            dynamics = VelocityVerlet(atoms, timestep=1.0 * units.fs)
+            dynamics.run(2)
+            times = []
+            for _ in range(self.steps):
+                begin = time.perf_counter()
+                dynamics.run(1)
+                times.append(time.perf_counter() - begin)
+            cost = 1000 * float(np.median(times)) / len(atoms)
+            figures.append(Figure(f"{len(atoms)} atoms", "time per atom and step", cost, "ms"))
+            sizes.append(float(len(atoms)))
+            costs.append(cost)
+        memory = (_peak_MB() - before) / sizes[-1]
+        figures.append(Figure(f"{sizes[-1]:.0f} atoms", "memory per atom beyond the start", memory, "MB"))
+        labels = ("atoms", "time per atom and step, ms")
+        return Measured(figures, [Curve("Time of a step", sizes, costs, *labels, style="both")])
+
+    def recorded(self, calculator: Recorded, place: Path) -> Measured:
+        """Nothing."""
+        return Measured()
+
+
+def _peak_MB() -> float:
+    """Largest memory of this process so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)

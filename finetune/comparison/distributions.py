@@ -1,0 +1,203 @@
+"""Radial and angular distributions from dynamics, against those of DFT dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import ClassVar
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+from ase.neighborlist import neighbor_list
+from scipy.integrate import trapezoid
+
+from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
+from finetune.comparison.observable import Observable
+from finetune.comparison.recorded import Recorded
+from finetune.data.reading import expand, read
+from finetune.errors import InputError
+from finetune.md import Langevin, Output, Stage, simulate
+
+BLOCKS = 4
+FRAMES = "trajectory.extxyz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributions(Observable):
+    """Pair distribution functions g(r), coordination numbers and bond angles of a structure in dynamics.
+
+    Attributes:
+        structures: the file to start from (its first frame), or the DFT trajectory itself, whose first frame it is.
+        temperature_K: of the dynamics.
+        ps: length of the dynamics, ps.
+        settle_ps: time at the beginning that is left out, ps.
+        timestep_fs: time step, fs.
+        every_fs: time between two frames that count, fs.
+        cutoff: largest distance, Å.
+        bins: number of bins of distances.
+        angle: elements A-B-C of the bond angle, B in the middle; empty for none.
+        bond: longest bond of the angle, Å.
+        trajectory: DFT dynamics of the same structure at the same temperature, for the reference column.
+        trajectory_fs: time between two frames of it, fs.
+        seed: of momenta and noise.
+    """
+
+    heading: ClassVar[str] = "Radial and angular distributions"
+    about: ClassVar[str] = (
+        "From dynamics at constant volume. Bands are standard errors over four blocks. The distance between two curves "
+        "is the mean of |g - g(DFT)| over the mean of g(DFT)."
+    )
+    usual: ClassVar[Mapping[str, Tolerance]] = {
+        "distance from DFT": Tolerance(0.05, target=0.0),
+        "first peak": Tolerance(0.03),
+        "coordination": Tolerance(0.2),
+    }
+
+    structures: Sequence[str]
+    temperature_K: float = 600.0
+    ps: float = 2.0
+    settle_ps: float = 0.5
+    timestep_fs: float = 1.0
+    every_fs: float = 10.0
+    cutoff: float = 6.0
+    bins: int = 120
+    angle: Sequence[str] = ("S", "P", "S")
+    bond: float = 2.6
+    trajectory: Sequence[str] = ()
+    trajectory_fs: float = 2.0
+    seed: int = 0
+
+    def inputs(self) -> list[Path]:
+        """The structures and the DFT trajectory."""
+        return [*super().inputs(), *(expand(list(self.trajectory)) if self.trajectory else [])]
+
+    def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
+        """Run the dynamics, which goes on where it was stopped, and count."""
+        atoms = read(list(self.structures), labelled=False)[0].atoms.copy()
+        atoms.calc = calculator
+        stage = Stage(Langevin(temperature_K=self.temperature_K, timestep_fs=self.timestep_fs), ps=self.ps)
+        every = max(1, round(self.every_fs / self.timestep_fs))
+        output = Output(trajectory=FRAMES, every=every, log_every=every)
+        outcome = simulate(atoms, [stage], place / "dynamics", output=output, seed=self.seed, progress=False)
+        if outcome.alarm is not None:
+            raise InputError(f"dynamics stopped at {outcome.time_ps:.2f} ps: {outcome.alarm.message}")
+        frames: list[Atoms] = ase.io.read(place / "dynamics" / FRAMES, ":")  # type: ignore[assignment]
+        return self.count(frames[round(self.settle_ps * 1000 / (every * self.timestep_fs)) :])
+
+    def recorded(self, calculator: Recorded, place: Path) -> Measured:
+        """Count the recorded dynamics."""
+        if not self.trajectory:
+            return Measured()
+        frames = [frame.atoms for frame in read(list(self.trajectory), labelled=False)]
+        return self.count(frames[round(self.settle_ps * 1000 / self.trajectory_fs) :])
+
+    def count(self, frames: Sequence[Atoms]) -> Measured:
+        """Distributions of frames, with errors over blocks."""
+        if len(frames) < BLOCKS:
+            raise InputError(f"only {len(frames)} frames after the first {self.settle_ps} ps; take a longer run")
+        figures, curves = [], []
+        edges = np.linspace(0, self.cutoff, self.bins + 1)
+        middles = (edges[1:] + edges[:-1]) / 2
+        elements = sorted(set(frames[0].get_chemical_symbols()))
+        blocks = np.array_split(np.arange(len(frames)), BLOCKS)
+        parts = [_radial([frames[k] for k in block], edges, elements) for block in blocks]
+        for pair in combinations_with_replacement(elements, 2):
+            name, values = "-".join(pair), np.array([part[pair][0] for part in parts])
+            mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
+            curves.append(_curve(f"g(r) {name}", middles, mean, error, "distance, Å", "g(r)"))
+            numbers = np.array([part[pair][1] for part in parts])
+            figures += _of_pair(name, middles, mean, numbers)
+        if len(self.angle) == 3:
+            curves += self._angles(frames, blocks)
+        return Measured(figures, curves)
+
+    def _angles(self, frames: Sequence[Atoms], blocks: Sequence[np.ndarray]) -> list[Curve]:
+        """Distribution of the bond angle; nothing where there is no such bond."""
+        edges = np.linspace(0, 180, 61)
+        counts = np.array(
+            [sum(_angle_counts(frames[k], self.angle, self.bond, edges) for k in block) for block in blocks], float
+        )
+        if not counts.any():
+            return []
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) / 3.0
+        mean, error = shares.mean(axis=0), shares.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
+        middles = (edges[1:] + edges[:-1]) / 2
+        return [_curve(f"angle {'-'.join(self.angle)}", middles, mean, error, "angle, degrees", "share per degree")]
+
+    def against(self, measured: Measured, reference: Measured) -> list[Figure]:
+        """Distance of each curve from that of DFT."""
+        known, found = {curve.panel: curve for curve in reference.curves}, []
+        for curve in measured.curves:
+            other = known.get(curve.panel)
+            if other is not None and len(other.y) == len(curve.y):
+                own, wanted = np.array(curve.y), np.array(other.y)
+                distance = np.abs(own - wanted).mean() / wanted.mean() if wanted.any() else np.nan
+                found.append(Figure(curve.panel, "distance from DFT", float(distance)))
+        return found
+
+
+def _curve(panel: str, x: np.ndarray, y: np.ndarray, error: np.ndarray, x_label: str, y_label: str) -> Curve:
+    low, high = (y - error).tolist(), (y + error).tolist()
+    return Curve(panel, x.tolist(), y.tolist(), x_label, y_label, low=low, high=high)
+
+
+def _radial(
+    frames: Sequence[Atoms], edges: np.ndarray, elements: Sequence[str]
+) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """g(r) of each pair of elements, and the running number of neighbours B around an atom A."""
+    shells = 4 / 3 * np.pi * np.diff(edges**3)
+    sums = {pair: np.zeros(len(shells)) for pair in combinations_with_replacement(elements, 2)}
+    symbols = np.array(frames[0].get_chemical_symbols())
+    volume = np.mean([atoms.get_volume() for atoms in frames])
+    for atoms in frames:
+        i, j, distances = neighbor_list("ijd", atoms, float(edges[-1]))
+        for a, b in sums:
+            chosen = (symbols[i] == a) & (symbols[j] == b)
+            sums[a, b] += np.histogram(distances[chosen], edges)[0]
+    found = {}
+    for (a, b), counts in sums.items():
+        per_atom = counts / len(frames) / (symbols == a).sum()
+        density = (symbols == b).sum() / volume
+        found[a, b] = per_atom / shells / density, np.cumsum(per_atom)
+    return found
+
+
+def _of_pair(name: str, r: np.ndarray, g: np.ndarray, running: np.ndarray) -> list[Figure]:
+    """First peak, and the coordination number up to the minimum behind it."""
+    high = np.flatnonzero(g > 0.5 * g.max())
+    if not len(high) or g.max() <= 0:
+        return []
+    start = int(high[0])
+    end = start
+    while end < len(g) - 1 and g[end + 1] > 0.5 * g[start:].max():
+        end += 1
+    peak = float(trapezoid(r[start : end + 1] * g[start : end + 1], r[start : end + 1]) or np.nan)
+    weight = float(trapezoid(g[start : end + 1], r[start : end + 1]) or np.nan)
+    position = peak / weight if end > start else float(r[start])
+    behind = end + int(np.argmin(g[end : end + len(g) // 4]))
+    numbers = running[:, behind]
+    error = numbers.std(ddof=1) / np.sqrt(len(numbers))
+    mean = float(numbers.mean())
+    return [
+        Figure(name, "first peak", position, "Å"),
+        Figure(name, "coordination", mean, "", low=mean - float(error), high=mean + float(error)),
+    ]
+
+
+def _angle_counts(atoms: Atoms, elements: Sequence[str], bond: float, edges: np.ndarray) -> np.ndarray:
+    """Histogram of the angles between bonds from atoms of the middle element."""
+    i, j, vectors = neighbor_list("ijD", atoms, bond)
+    symbols = np.array(atoms.get_chemical_symbols())
+    counts = np.zeros(len(edges) - 1)
+    for centre in np.flatnonzero(symbols == elements[1]):
+        arms = [vectors[(i == centre) & (symbols[j] == end)] for end in (elements[0], elements[2])]
+        units = [arm / np.linalg.norm(arm, axis=1, keepdims=True) for arm in arms]
+        cosines = units[0] @ units[1].T
+        if elements[0] == elements[2]:
+            cosines = cosines[np.triu_indices(len(cosines), 1)]
+        counts += np.histogram(np.degrees(np.arccos(np.clip(cosines, -1, 1))), edges)[0]
+    return counts

@@ -1,0 +1,185 @@
+"""What an observable finds of a calculator: figures with units, curves, notes; and how far they are from DFT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+NEAR, MIDDLE = 3.0, 10.0  # times DFT's own uncertainty
+CLASSES = ("within", "near", "off", "beyond", "failed", "told")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number.
+
+    Attributes:
+        subject: what it is of, a phase or a pair; empty for the whole.
+        kind: the quantity, the key of its tolerance.
+        value: the number; NaN where there is none.
+        unit: its unit.
+        low: lower end of its confidence interval or error band, where it has one.
+        high: upper end.
+    """
+
+    subject: str
+    kind: str
+    value: float
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Subject and quantity."""
+        return f"{self.subject}: {self.kind}" if self.subject else self.kind
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line or a cloud of points in the panel of that name, where those of all calculators are drawn together.
+
+    Attributes:
+        panel: title of the panel.
+        x: abscissae.
+        y: ordinates.
+        x_label: quantity and unit of x.
+        y_label: quantity and unit of y.
+        style: `line`, `points`, `both`, or `steps`.
+        low: lower end of a band around y, where there is one.
+        high: upper end.
+        diagonal: y = x is what is right, so the panel has that line.
+    """
+
+    panel: str
+    x: Sequence[float]
+    y: Sequence[float]
+    x_label: str
+    y_label: str
+    style: str = "line"
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    diagonal: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an observable finds of one calculator.
+
+    Attributes:
+        figures: numbers, judged and told.
+        curves: what is drawn.
+        notes: plain words that belong to them.
+    """
+
+    figures: list[Figure] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def json(self) -> dict[str, Any]:
+        """Plain lists and numbers; null where a number is not known."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Measured:
+        """What `json` has written."""
+        figures = [
+            Figure(**{**figure, "value": math.nan if figure["value"] is None else float(figure["value"])})
+            for figure in content["figures"]
+        ]
+        curves = [Curve(**{**curve, **_numbers(curve)}) for curve in content["curves"]]
+        return cls(figures, curves, list(content["notes"]))
+
+    def by_name(self) -> dict[str, Figure]:
+        """The figures by subject and quantity."""
+        return {figure.name: figure for figure in self.figures}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """DFT's own uncertainty of a quantity: what two careful calculations of it may differ by.
+
+    Attributes:
+        absolute: in the unit of the quantity.
+        relative: as a share of the reference value, added.
+        target: what the quantity should be where DFT gives none; None compares with DFT only.
+    """
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    target: float | None = None
+
+    def of(self, reference: float) -> float:
+        """The uncertainty of a reference value, in its unit."""
+        return self.absolute + self.relative * abs(reference)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A figure beside the reference.
+
+    Attributes:
+        figure: the figure.
+        reference: what DFT says, or the target; None where there is neither.
+        ratio: distance from it over DFT's own uncertainty; NaN where it is only told, infinite where it is not a
+            number.
+    """
+
+    figure: Figure
+    reference: float | None
+    ratio: float
+
+
+def judge(figures: Sequence[Figure], reference: Measured | None, tolerances: Mapping[str, Tolerance]) -> list[Judged]:
+    """Each figure's distance from the reference, in units of DFT's own uncertainty."""
+    known = reference.by_name() if reference is not None else {}
+    return [_judge_one(figure, known.get(figure.name), tolerances.get(figure.kind)) for figure in figures]
+
+
+def _judge_one(figure: Figure, known: Figure | None, tolerance: Tolerance | None) -> Judged:
+    wanted = known.value if known is not None and math.isfinite(known.value) else None
+    if tolerance is None:
+        return Judged(figure, wanted, math.nan)
+    wanted = tolerance.target if tolerance.target is not None else wanted
+    if wanted is None:
+        return Judged(figure, None, math.nan)
+    if not math.isfinite(figure.value):
+        return Judged(figure, wanted, math.inf)
+    distance, limit = abs(figure.value - wanted), tolerance.of(wanted)
+    if distance == 0:
+        return Judged(figure, wanted, 0.0)
+    return Judged(figure, wanted, distance / limit if limit > 0 else math.inf)
+
+
+def worst(judged: Sequence[Judged]) -> Judged | None:
+    """The figure that is farthest from the reference; None where nothing is judged."""
+    ranked = [one for one in judged if not math.isnan(one.ratio)]
+    return max(ranked, key=lambda one: one.ratio) if ranked else None
+
+
+def class_of(ratio: float) -> str:
+    """`within` DFT's own uncertainty, `near` (3 times), `off` (10 times), `beyond`; `told` where nothing is judged."""
+    if math.isnan(ratio):
+        return "told"
+    return "within" if ratio <= 1 else "near" if ratio <= NEAR else "off" if ratio <= MIDDLE else "beyond"
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers, None for those that are not finite."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, str | bool) or value is None:
+        return value
+    if hasattr(value, "__iter__"):
+        return [_plain(item) for item in value]
+    number = value.item() if hasattr(value, "item") else value
+    return number if math.isfinite(number) else None
+
+
+def _numbers(curve: Mapping[str, Any]) -> dict[str, Any]:
+    """The lists of a curve, with NaN where there was no number."""
+    lists = {name: curve[name] for name in ("x", "y", "low", "high") if curve[name] is not None}
+    return {name: [math.nan if value is None else value for value in values] for name, values in lists.items()}

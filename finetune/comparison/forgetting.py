@@ -1,0 +1,69 @@
+"""Forgetting: how far a fine-tuned potential has moved from its foundation where it was not tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+
+from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
+from finetune.comparison.observable import Observable, single_points
+from finetune.comparison.recorded import Recorded
+from finetune.data.reading import read
+from finetune.metrics import mae
+from finetune.references import fit_references
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting(Observable):
+    """Drift of forces and energies from the foundation model on structures outside the fine-tuning set.
+
+    Attributes:
+        files: a probe set: structures with the foundation's own labels.
+        budget: largest mean drift of the forces, meV/Å, that passes.
+    """
+
+    heading: ClassVar[str] = "Forgetting"
+    about: ClassVar[str] = (
+        "Mean absolute difference from the foundation model on structures outside the fine-tuning set, labelled by the "
+        "foundation itself. Some drift is what tuning is for; elements and phases that the data do not hold should "
+        "move little. The budget is a convention, not DFT."
+    )
+    usual: ClassVar[Mapping[str, Tolerance]] = {}
+
+    files: Sequence[str]
+    budget: float = 100.0
+
+    def limits(self) -> dict[str, Tolerance]:
+        """The budget."""
+        return {"drift of forces": Tolerance(self.budget, target=0.0), **(self.tolerances or {})}
+
+    def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
+        """Drift over all, and per family of the probe."""
+        frames = read(list(self.files))
+        said = single_points([frame.atoms for frame in frames], calculator)
+        pairs = [(frame, point) for frame, point in zip(frames, said, strict=True) if point is not None]
+        families = sorted({frame.family for frame, _ in pairs})
+        numbers = [frame.atoms.numbers for frame, _ in pairs]
+        difference = np.array([float(point.energy[0] - frame.labels.energy[0]) for frame, point in pairs])
+        shift = fit_references(numbers, difference)
+        left = np.array([abs(d - shift.of(z)) / len(z) for d, z in zip(difference, numbers, strict=True)])
+        figures, sizes, drifts = [], [], []
+        for family in families:
+            chosen = [k for k, (frame, _) in enumerate(pairs) if frame.family == family]
+            forces = [(pairs[k][1].forces.numpy(), pairs[k][0].labels.forces.numpy()) for k in chosen]
+            drift = 1000 * mae(*(np.concatenate(side) for side in zip(*forces, strict=True)))
+            figures.append(Figure(family, "drift of forces", float(drift), "meV/Å"))
+            figures.append(Figure(family, "drift of energies", float(1000 * left[chosen].mean()), "meV/atom"))
+            sizes += [float(np.linalg.norm(wanted, axis=1).mean()) for _, wanted in forces]
+            drifts += [float(np.linalg.norm(own - wanted, axis=1).mean()) for own, wanted in forces]
+        labels = ("mean force of the foundation, eV/Å", "mean difference, eV/Å")
+        return Measured(figures, [Curve("Drift of forces by structure", sizes, drifts, *labels, style="points")])
+
+    def recorded(self, calculator: Recorded, place: Path) -> Measured:
+        """Nothing: the foundation is the standard here."""
+        return Measured()

@@ -1,0 +1,114 @@
+"""The contract of a row of the comparison: what is measured, on every calculator in the same way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+
+from finetune.comparison.figures import Figure, Measured, Tolerance
+from finetune.comparison.recorded import NotRecorded, Recorded
+from finetune.data.frames import full_stress
+from finetune.data.reading import expand
+from finetune.properties import Properties
+
+FILES = ("file", "files", "structures")  # settings that name files
+JUDGEMENT = ("title", "tolerances", "only", "limit_s")  # settings that change no figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observable(ABC):
+    """Something to measure of a calculator.
+
+    Attributes:
+        title: heading in the report; empty takes its own.
+        tolerances: DFT's own uncertainty by quantity, in place of its own.
+        only: columns that it is measured on; empty for all.
+        limit_s: longest time that it may take on one calculator, s; None takes that of the comparison.
+    """
+
+    heading: ClassVar[str] = ""
+    about: ClassVar[str] = ""  # what it says, for the report
+    usual: ClassVar[Mapping[str, Tolerance]] = {}
+    revision: ClassVar[int] = 1  # raised where its figures change
+    alone: ClassVar[bool] = False  # nothing else may run at the same time
+
+    title: str = ""
+    tolerances: Mapping[str, Tolerance] | None = None
+    only: Sequence[str] = ()
+    limit_s: float | None = None
+
+    @abstractmethod
+    def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
+        """Measure a calculator.
+
+        Args:
+            calculator: any ASE calculator.
+            place: a directory of its own, kept while it is not finished, for what takes long.
+        """
+
+    def recorded(self, calculator: Recorded, place: Path) -> Measured:
+        """Measure DFT from what is recorded of it."""
+        return self.measure(calculator, place)
+
+    def against(self, measured: Measured, reference: Measured) -> list[Figure]:
+        """Figures that take both, a calculator's and the reference: distances between curves."""
+        return []
+
+    def check(self) -> None:
+        """Raise `InputError` where it cannot work: a file that is not there, an extra that is not installed."""
+        self.inputs()
+
+    def inputs(self) -> list[Path]:
+        """Files that it reads; their contents belong to its identity.
+
+        Raises:
+            InputError: one is not there.
+        """
+        named = [getattr(self, field.name) for field in fields(self) if field.name in FILES]
+        names = [name for value in named if value for name in ([value] if isinstance(value, str | Path) else value)]
+        return expand(names) if names else []
+
+    def settings(self) -> dict[str, Any]:
+        """What decides its figures, as text by name."""
+        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in JUDGEMENT}
+        return {"observable": type(self).__name__, "revision": self.revision, **{k: repr(v) for k, v in kept.items()}}
+
+    def name(self) -> str:
+        """Its heading in the report."""
+        return self.title or self.heading or type(self).__name__
+
+    def limits(self) -> dict[str, Tolerance]:
+        """DFT's own uncertainty by quantity."""
+        return {**self.usual, **(self.tolerances or {})}
+
+
+def single_points(frames: Sequence[Atoms], calculator: BaseCalculator) -> list[Properties | None]:
+    """What a calculator says of each frame; None for a structure that is not recorded, NaN for a stress not given."""
+    return [_single_point(frame.copy(), calculator) for frame in frames]
+
+
+def _single_point(atoms: Atoms, calculator: BaseCalculator) -> Properties | None:
+    atoms.calc = calculator
+    try:
+        energy = atoms.get_potential_energy()
+    except NotRecorded:
+        return None
+    try:
+        stress = full_stress(atoms.get_stress())
+    except (PropertyNotImplementedError, NotImplementedError, ValueError):  # or there is no cell
+        stress = np.full((3, 3), np.nan)
+    spread = getattr(calculator, "results", {}).get("forces_std")
+    return Properties(
+        energy=torch.tensor([float(energy)], dtype=torch.float64),
+        forces=torch.from_numpy(np.array(atoms.get_forces(), dtype=float)),
+        stress=torch.from_numpy(stress)[None],
+        forces_std=None if spread is None else torch.from_numpy(np.array(spread, dtype=float)),
+    )

@@ -1,0 +1,220 @@
+"""The report of a comparison: `report.json` with all figures, `report.md` for a pull request, `report.html`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+from plotly import graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from finetune.comparison.compare import Comparison
+from finetune.comparison.drawing import panels
+from finetune.comparison.figures import Curve, Figure, Judged, class_of
+from finetune.files import write_text
+
+SYMBOLS = {"within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}
+MEANING = {
+    "within": "within DFT's own uncertainty",
+    "near": "within 3 times of it",
+    "off": "within 10 times",
+    "beyond": "beyond 10 times",
+    "failed": "no result",
+    "told": "told, not judged",
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What belongs to a report beside the comparison.
+
+    Attributes:
+        title: heading.
+        commands: what reproduces it.
+        config: the resolved configuration, as YAML.
+        versions: of packages.
+    """
+
+    title: str = "Comparison with DFT"
+    commands: Sequence[str] = ()
+    config: str = ""
+    versions: Mapping[str, str] | None = None
+
+
+def write_report(comparison: Comparison, directory: str | Path, told: Told = Told()) -> Path:
+    """Write `report.json`, `report.md` and `report.html`, and return the path of the last.
+
+    The page holds everything that it shows and opens without a network.
+    """
+    place = Path(directory)
+    content = contents(comparison, told)
+    write_text(place / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(place / "report.md", markdown(comparison, told))
+    write_text(place / "report.html", page(content))
+    return place / "report.html"
+
+
+def contents(comparison: Comparison, told: Told) -> dict[str, Any]:
+    """All that a report says, as plain numbers: what `report.json` holds, and what the page is made from."""
+    rows = []
+    for row, observable in comparison.observables.items():
+        cells = {name: _cell(comparison, row, name) for name in comparison.columns if (row, name) in comparison.results}
+        limits = {
+            kind: {"absolute": t.absolute, "relative": t.relative, "target": t.target}
+            for kind, t in observable.limits().items()
+        }
+        rows.append(
+            {
+                "heading": row,
+                "about": observable.about,
+                "settings": observable.settings(),
+                "tolerances": limits,
+                "timed": observable.alone,
+                "cells": cells,
+            }
+        )
+    return {
+        "title": told.title,
+        "reference": comparison.reference,
+        "columns": {name: dict(facts) for name, facts in comparison.provenance.items()},
+        "rows": rows,
+        "commands": list(told.commands),
+        "config": told.config,
+        "versions": dict(told.versions or {}),
+    }
+
+
+def _cell(comparison: Comparison, row: str, name: str) -> dict[str, Any]:
+    """One cell: its verdict, figures beside the reference, curves, notes."""
+    result = comparison.results[row, name]
+    verdict, far = comparison.verdict(row, name)
+    if name == comparison.reference and verdict != "failed":
+        verdict, far = "told", None
+    if name == comparison.reference and result.measured is None and result.error == "nothing is recorded of it":
+        verdict = "none"
+    cell: dict[str, Any] = {"verdict": verdict, "wall_s": round(result.wall_s, 1), "error": result.error}
+    if far is not None:
+        cell["worst"] = {"figure": far.figure.name, "ratio": _number(far.ratio)}
+    if result.measured is not None:
+        cell["figures"] = [_row(judged) for judged in comparison.judged(row, name)]
+        measured = result.measured.json()
+        cell |= {"curves": measured["curves"], "notes": measured["notes"]}
+    return cell
+
+
+def _row(judged: Judged) -> dict[str, Any]:
+    figure = judged.figure
+    numbers = {"value": figure.value, "low": figure.low, "high": figure.high, "reference": judged.reference}
+    return {
+        "subject": figure.subject,
+        "kind": figure.kind,
+        "unit": figure.unit,
+        **{name: _number(value) for name, value in numbers.items()},
+        "ratio": _number(judged.ratio),
+        "class": class_of(judged.ratio),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """A number for JSON; null where it is none, 1e9 where a figure is not a number and should be."""
+    if value is None or math.isnan(value):
+        return None
+    return 1e9 if math.isinf(value) else float(value)
+
+
+def summary(cell: Mapping[str, Any] | None) -> str:
+    """A cell of the matrix in a few words."""
+    if cell is None or cell["verdict"] == "none":
+        return ""
+    if cell["verdict"] == "failed":
+        return f"✕ {cell['error'].split(':')[0].split('(')[0][:48]}"
+    if "worst" not in cell:
+        return "–"
+    return f"{SYMBOLS[cell['verdict']]} {times(cell['worst']['ratio'])}"
+
+
+def times(ratio: float | None) -> str:
+    """A distance in units of DFT's own uncertainty."""
+    if ratio is None:
+        return ""
+    if ratio >= 1e9:
+        return "not a number"
+    return f"{ratio:.1f}×" if 0.05 <= ratio < 99.5 else f"{ratio:.0f}×"
+
+
+def told_number(value: float | None) -> str:
+    """Four significant digits."""
+    if value is None:
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.2e}"
+
+
+def markdown(comparison: Comparison, told: Told) -> str:
+    """The matrix and the worst figures, for a pull request."""
+    content = contents(comparison, told)
+    names = [name for name in content["columns"] if name != content["reference"]]
+    lines = [f"## {told.title}", ""]
+    if content["reference"]:
+        lines += [
+            f"Each cell: how far the worst figure is from {content['reference']}, in units of DFT's own uncertainty. "
+            + ", ".join(f"{SYMBOLS[word]} {MEANING[word]}" for word in MEANING),
+            "",
+        ]
+    lines += ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for row in content["rows"]:
+        cells = []
+        for name in names:
+            cell = row["cells"].get(name)
+            worst = f" ({cell['worst']['figure']})" if cell and "worst" in cell else ""
+            cells.append((summary(cell) + worst).replace("|", "\\|"))
+        lines.append(f"| {row['heading']} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"    {command}" for command in told.commands), ""]
+    return "\n".join(lines)
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The page of a report, from what `report.json` holds."""
+    source = resources.files("finetune.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": told_number, "times": times, "summary": summary}
+    plots = {row["heading"]: _plot(row, content) for row in content["rows"]}
+    drawn = {
+        name: Markup(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
+        for name, figure in plots.items()
+        if figure is not None
+    }
+    return environment.from_string(source).render(
+        **content, symbols=SYMBOLS, meaning=MEANING, plots=drawn, tables=_tables(content), plotly=Markup(get_plotlyjs())
+    )
+
+
+def _plot(row: Mapping[str, Any], content: Mapping[str, Any]) -> go.Figure | None:
+    curves = {name: [Curve(**curve) for curve in cell.get("curves", [])] for name, cell in row["cells"].items()}
+    return panels(curves, content["reference"], list(content["columns"]))
+
+
+def _tables(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """For each row of the matrix, its figures by subject and quantity, with what each column says."""
+    tables = {}
+    for row in content["rows"]:
+        lines: dict[tuple[str, str], dict[str, Any]] = {}
+        for name, cell in row["cells"].items():
+            for figure in cell.get("figures", []):
+                key = (figure["kind"], figure["subject"])
+                line = lines.setdefault(key, {"kind": key[0], "subject": key[1], "unit": figure["unit"], "cells": {}})
+                line["cells"][name] = figure
+        order = {kind: k for k, kind in enumerate(dict.fromkeys(kind for kind, _ in lines))}
+        tables[row["heading"]] = sorted(lines.values(), key=lambda line: order[line["kind"]])
+    return tables
+
+
+__all__ = ["Figure", "Told", "contents", "markdown", "page", "write_report"]

@@ -1,0 +1,89 @@
+"""Stability: many runs of dynamics with the guards on, and how long they last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+
+from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
+from finetune.comparison.observable import Observable
+from finetune.comparison.recorded import Recorded
+from finetune.data.reading import read
+from finetune.md import GUARDS, Guard, Langevin, Output, Stage, simulate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stability(Observable):
+    """Runs of dynamics over structures, temperatures and seeds: share that ends as planned, time to failure, why.
+
+    Attributes:
+        structures: files; every frame is a start.
+        temperatures_K: of the runs.
+        seeds: number of runs of each structure and temperature.
+        ps: length of a run, ps.
+        timestep_fs: time step, fs.
+        guards: what watches; those of `finetune md` by default.
+        most: largest number of structures, evenly spread over the files.
+    """
+
+    heading: ClassVar[str] = "Stability of dynamics"
+    about: ClassVar[str] = (
+        "Runs at constant volume with the guards on. A run has failed when a guard stops it. The curve is the share of "
+        "runs that still go on."
+    )
+    usual: ClassVar[Mapping[str, Tolerance]] = {"survived": Tolerance(5.0, target=100.0)}
+
+    structures: Sequence[str]
+    temperatures_K: Sequence[float] = (300.0, 600.0)
+    seeds: int = 1
+    ps: float = 1.0
+    timestep_fs: float = 1.0
+    guards: Sequence[Guard] = GUARDS
+    most: int = 6
+
+    def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
+        """Run all; a run that was cut off goes on."""
+        frames = read(list(self.structures), labelled=False)
+        chosen = [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, self.most).round().astype(int))]
+        ends: list[tuple[str, float, str]] = []
+        for k, frame in enumerate(chosen):
+            for temperature in self.temperatures_K:
+                for seed in range(self.seeds):
+                    atoms = frame.atoms.copy()
+                    atoms.calc = calculator
+                    stage = Stage(Langevin(temperature_K=temperature, timestep_fs=self.timestep_fs), ps=self.ps)
+                    folder = place / f"{k}-{temperature:g}-{seed}"
+                    output = Output(every=max(1, stage.steps // 10), log_every=max(1, stage.steps // 10))
+                    outcome = simulate(
+                        atoms, [stage], folder, guards=self.guards, output=output, seed=seed, progress=False
+                    )
+                    name = f"{frame.group}, {temperature:g} K" + (f", seed {seed}" if self.seeds > 1 else "")
+                    ends.append((name, outcome.time_ps, "" if outcome.alarm is None else outcome.alarm.guard))
+        return self._told(ends)
+
+    def recorded(self, calculator: Recorded, place: Path) -> Measured:
+        """Nothing: the right share is all of them."""
+        return Measured()
+
+    def _told(self, ends: Sequence[tuple[str, float, str]]) -> Measured:
+        """Share, times and reasons."""
+        failed = [(name, time, guard) for name, time, guard in ends if guard]
+        figures = [
+            Figure("", "survived", 100 * (1 - len(failed) / len(ends)), "%"),
+            Figure("", "runs", float(len(ends))),
+            Figure("", "time without a failure", float(sum(time for _, time, _ in ends)), "ps in all"),
+        ]
+        if failed:
+            figures.append(Figure("", "first failure", min(time for _, time, _ in failed), "ps"))
+        for guard in sorted({guard for *_, guard in failed}):
+            figures.append(Figure(guard, "runs stopped", float(sum(g == guard for *_, g in failed))))
+        times = sorted(time for _, time, _ in failed)
+        x = [0.0, *times, self.ps]
+        y = [1 - k / len(ends) for k in range(len(times) + 1)] + [1 - len(times) / len(ends)]
+        curve = Curve("Survival", x, [100 * v for v in y], "time, ps", "runs that go on, %", style="steps")
+        return Measured(figures, [curve], [f"{name}: {guard} after {time:.3f} ps" for name, time, guard in failed])

@@ -1,0 +1,354 @@
+"""The comparison as a whole: verdicts, failures, restarts, the report, the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+
+import ase.io
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from finetune.comparison import (
+    Compression,
+    Energies,
+    EquationOfState,
+    Errors,
+    Foreign,
+    Forgetting,
+    Labels,
+    Model,
+    PairCurves,
+    Stability,
+    Tolerance,
+    compare,
+    write_report,
+)
+from finetune.comparison.columns import column
+from finetune.comparison.figures import Curve, Figure, Measured, class_of, judge
+from finetune.errors import InputError
+from finetune.labelling.executors import dask
+
+from .commands import command, process
+
+BROKEN = """
+import time
+from ase.calculators.emt import EMT
+import numpy as np
+
+class Spoiled(EMT):
+    def __init__(self, part, factor):
+        super().__init__()
+        self.part, self.factor = part, factor
+    def calculate(self, atoms=None, *rest):
+        super().calculate(atoms, *rest)
+        n = len(self.atoms)
+        if self.part == "forces":
+            self.results["forces"] = self.results["forces"] * self.factor
+        if self.part == "volume" and n == 1:
+            x = self.atoms.get_volume() / 11.57 - 1
+            self.results["energy"] += self.factor * x * x
+        if self.part == "pairs" and n == 2:
+            self.results["energy"] *= self.factor
+
+class Raises(EMT):
+    def calculate(self, *rest):
+        raise RuntimeError("the licence server is asleep")
+
+class Nothing(EMT):
+    def calculate(self, *rest):
+        super().calculate(*rest)
+        self.results["energy"] = float("nan")
+        self.results["forces"] = self.results["forces"] * float("nan")
+
+class Hangs(EMT):
+    def calculate(self, *rest):
+        time.sleep(1000)
+
+class Dies(EMT):
+    def calculate(self, *rest):
+        import os
+        os.kill(os.getpid(), 9)
+
+class Slow(EMT):
+    def calculate(self, *rest):
+        time.sleep(0.15)
+        super().calculate(*rest)
+"""
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch) -> None:
+    """Calculators that go wrong, where workers can import them."""
+    (tmp_path / "broken_calculators.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def labelled(atoms: Atoms, group: str, family: str) -> Atoms:
+    own = atoms.copy()
+    own.calc = EMT()
+    atoms.info |= {"group": group, "family": family, "REF_energy": own.get_potential_energy()}
+    atoms.arrays["REF_forces"] = own.get_forces()
+    if atoms.cell.rank == 3:
+        atoms.info["REF_stress"] = own.get_stress()
+    return atoms
+
+
+@pytest.fixture
+def data(tmp_path) -> dict[str, str]:
+    """Labels by EMT, in place of DFT."""
+    volumes, rattled = [], []
+    for x in np.linspace(0.92, 1.08, 7):
+        atoms = bulk("Cu", "fcc", a=3.59)
+        atoms.set_cell(atoms.cell * x ** (1 / 3), scale_atoms=True)
+        volumes.append(labelled(atoms, "Cu", "equation of state"))
+    for seed in range(4):
+        atoms = bulk("Cu", "fcc", a=3.59, cubic=True)
+        atoms.rattle(0.08, seed=seed)
+        rattled.append(labelled(atoms, f"r{seed}", "rattled"))
+    pairs = [labelled(Atoms("Cu2", [(0, 0, 0), (r, 0, 0)]), "Cu-Cu", "dimer") for r in np.arange(0.8, 6.01, 0.05)]
+    alone = [labelled(Atoms("Cu"), "Cu atom", "atom")]
+    files = {"volumes": volumes, "rattled": rattled, "pairs": [*pairs, *alone]}
+    for name, frames in files.items():
+        ase.io.write(tmp_path / f"{name}.extxyz", frames, format="extxyz")
+    return {name: str(tmp_path / f"{name}.extxyz") for name in files}
+
+
+def rows(data, **more):
+    return [
+        Errors(files=[data["rattled"]], metal="Li"),
+        EquationOfState(files=[data["volumes"]]),
+        PairCurves(elements=["Cu"]),
+        *more.values(),
+    ]
+
+
+def dft(data) -> Labels:
+    return Labels(list(data.values()), method="EMT")
+
+
+def test_a_perfect_copy_is_within_and_each_spoiled_one_is_beyond_in_its_own_row(data, broken, tmp_path):
+    spoiled = {
+        part: Foreign("broken_calculators.Spoiled", {"part": part, "factor": factor})
+        for part, factor in (("forces", 1.5), ("volume", 60.0), ("pairs", 2.0))
+    }
+    found = compare({"DFT": dft(data), "copy": EMT(), **spoiled}, rows(data), tmp_path / "c", "DFT", progress=False)
+    names = ["Errors on labelled frames", "Equations of state", "Pair curves"]
+    assert [found.verdict(row, "copy")[0] for row in names] == ["within"] * 3
+    for part, wrong in zip(spoiled, names, strict=True):
+        verdicts = {row: found.verdict(row, part)[0] for row in names}
+        assert verdicts.pop(wrong) in ("off", "beyond"), (part, verdicts)
+        assert set(verdicts.values()) == {"within"}, part
+
+
+def test_what_raises_hangs_dies_or_gives_no_number_costs_its_own_cells_only(data, broken, tmp_path):
+    wrong = {name: Foreign(f"broken_calculators.{name}") for name in ("Raises", "Nothing", "Hangs", "Dies")}
+    observables = [Errors(files=[data["rattled"]]), EquationOfState(files=[data["volumes"]])]
+    begin = time.monotonic()
+    found = compare({"DFT": dft(data), "EMT": EMT(), **wrong}, observables, tmp_path / "c", "DFT", limit_s=6.0)
+    assert time.monotonic() - begin < 60
+    for observable in observables:
+        row = observable.name()
+        assert found.verdict(row, "EMT")[0] == "within"
+        assert "the licence server is asleep" in found.results[row, "Raises"].error
+        assert "number" in found.results[row, "Nothing"].error or found.verdict(row, "Nothing")[0] == "beyond"
+        assert "not finished after 6 s" in found.results[row, "Hangs"].error
+        assert "died" in found.results[row, "Dies"].error
+    page = write_report(found, tmp_path / "c").read_text()
+    assert "the licence server is asleep" in page
+
+
+def test_adding_a_column_computes_that_column_only_and_what_changes_is_computed_again(data, tmp_path):
+    observables = rows(data)
+    compare({"DFT": dft(data), "EMT": EMT()}, observables, tmp_path / "c", "DFT", progress=False)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "c" / "cells").glob("*.json")}
+    assert len(before) == 6
+    morse = Foreign("ase.calculators.morse.MorsePotential", {"r0": 2.5, "epsilon": 0.4, "rho0": 4.0})
+    compare({"DFT": dft(data), "EMT": EMT(), "M": morse}, observables, tmp_path / "c", "DFT", progress=False)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "c" / "cells").glob("*.json")}
+    assert len(after) == 9
+    assert {name: after[name] for name in before} == before
+    stiffer = Foreign("ase.calculators.morse.MorsePotential", {"r0": 2.5, "epsilon": 0.5, "rho0": 4.0})
+    compare({"M": stiffer}, observables, tmp_path / "c", progress=False)
+    assert len(list((tmp_path / "c" / "cells").glob("*.json"))) == 12
+    ase.io.write(data["rattled"], ase.io.read(data["rattled"], ":3"), format="extxyz")
+    compare({"M": stiffer}, observables, tmp_path / "c", progress=False)
+    assert len(list((tmp_path / "c" / "cells").glob("*.json"))) == 13
+    looser = [Errors(files=[data["rattled"]], tolerances={"forces MAE": Tolerance(1e6, target=0.0)}, title="Other")]
+    compare({"M": stiffer}, looser, tmp_path / "c", progress=False)
+    assert len(list((tmp_path / "c" / "cells").glob("*.json"))) == 13  # a tolerance changes no figure
+
+
+def test_the_weights_of_a_model_decide_its_identity_and_its_name_does_not():
+    assert column("mace:mini").identity() == Model("mace:mini").identity()
+    assert column("mace:mini").identity() != column("chgnet").identity()
+    assert column(["chgnet", "mace:mini"]).identity() != column("chgnet").identity()
+
+
+def test_the_same_comparison_in_two_places_has_the_same_numbers(data, tmp_path):
+    stable = Stability(structures=[data["rattled"]], temperatures_K=(300.0,), ps=0.05, most=2)
+    observables = rows(data, holes=Compression(files=[data["rattled"]], most=2), stable=stable)
+    reports = []
+    for place in ("a", "b"):
+        found = compare({"DFT": dft(data), "EMT": EMT()}, observables, tmp_path / place, "DFT", progress=False)
+        write_report(found, tmp_path / place)
+        content = json.loads((tmp_path / place / "report.json").read_text())
+        for row in content["rows"]:
+            for cell in row["cells"].values():
+                cell.pop("wall_s")
+        reports.append(content)
+    assert reports[0] == reports[1]
+
+
+def test_other_executors_run_cells(data, tmp_path):
+    found = compare({"EMT": EMT()}, rows(data)[:2], tmp_path / "c", executor=dask(workers=1), progress=False)
+    assert all(result.measured is not None for result in found.results.values()), found.results
+
+
+def test_a_committee_tells_how_far_its_spread_follows_its_error(root, tmp_path):
+    files = [str(root / "data/interface/test.extxyz")]
+    frames = ase.io.read(files[0], ":3")
+    ase.io.write(tmp_path / "few.extxyz", frames, format="extxyz")
+    found = compare(
+        {"both": ["chgnet", "mace:mini"]},
+        [Errors(files=[str(tmp_path / "few.extxyz")])],
+        tmp_path / "c",
+        progress=False,
+    )
+    measured = found.results["Errors on labelled frames", "both"].measured
+    assert measured is not None
+    assert "rank correlation of spread and error" in [figure.kind for figure in measured.figures]
+    assert "Error against committee spread" in [curve.panel for curve in measured.curves]
+
+
+def test_cells_are_only_those_that_are_wanted(data, tmp_path):
+    wanted = Forgetting(files=[data["rattled"]], only=["EMT"], budget=1.0)
+    found = compare({"EMT": EMT(), "again": EMT()}, [wanted], tmp_path / "c", progress=False)
+    assert found.verdict("Forgetting", "EMT")[0] == "within"
+    assert found.verdict("Forgetting", "again")[0] == "none"
+
+
+def test_the_page_holds_all_that_it_shows(data, tmp_path):
+    found = compare({"DFT": dft(data), "EMT": EMT()}, rows(data), tmp_path / "c", "DFT", progress=False)
+    page = write_report(found, tmp_path / "c").read_text()
+    outside = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?:src|href)=[\"'](?!#)", outside)
+    assert not re.search(r"<script[^>]*\bsrc=", page)
+    for words in ("Equations of state", "Cu-Cu", "within DFT", "recorded labels", "EMT"):
+        assert words in outside
+    table = (tmp_path / "c" / "report.md").read_text()
+    assert "| Equations of state | ● 0×" in table
+
+
+@pytest.mark.parametrize(
+    ("ratio", "word"),
+    [
+        (0.0, "within"),
+        (1.0, "within"),
+        (2.0, "near"),
+        (9.0, "off"),
+        (11.0, "beyond"),
+        (np.inf, "beyond"),
+        (np.nan, "told"),
+    ],
+)
+def test_classes_are_multiples_of_the_uncertainty(ratio, word):
+    assert class_of(float(ratio)) == word
+
+
+def test_a_figure_is_judged_by_dft_a_target_or_not_at_all():
+    limits = {"V0": Tolerance(0.1, 0.01), "share": Tolerance(5.0, target=0.0)}
+    figures = [Figure("Li", "V0", 21.0), Figure("", "share", 10.0), Figure("", "told", 3.0), Figure("P", "V0", 1.0)]
+    figures.append(Figure("Li", "V0", float("nan")))
+    reference = Measured([Figure("Li", "V0", 20.0), Figure("", "share", 50.0)])
+    ratios = [one.ratio for one in judge(figures, reference, limits)]
+    np.testing.assert_allclose(ratios[:2], [1.0 / 0.3, 2.0])
+    assert np.isnan(ratios[2])
+    assert np.isnan(ratios[3])
+    assert np.isinf(ratios[4])
+
+
+def test_what_is_measured_comes_back_from_json_with_its_gaps():
+    curve = Curve("a", [1.0, 2.0], [float("nan"), 1.0], "x", "y", low=[0.0, float("nan")], high=[1.0, 2.0])
+    measured = Measured([Figure("Li", "V0", float("nan"), "Å³")], [curve], ["a note"])
+    text = json.dumps(measured.json(), allow_nan=False)
+    again = Measured.from_json(json.loads(text))
+    assert json.dumps(again.json()) == text
+    assert np.isnan(again.figures[0].value)
+
+
+CONFIG = """
+columns:
+  DFT: {{class_path: finetune.comparison.Labels, init_args: {{files: [{rattled}, {volumes}]}}}}
+  slow: {{class_path: finetune.comparison.Foreign, init_args: {{calculator_class: broken_calculators.Slow}}}}
+reference: DFT
+observables:
+  - {{class_path: finetune.comparison.Errors, init_args: {{files: [{rattled}]}}}}
+  - {{class_path: finetune.comparison.EquationOfState, init_args: {{files: [{volumes}]}}}}
+  - class_path: finetune.comparison.Stability
+    init_args: {{structures: [{rattled}], temperatures_K: [300.0], ps: 0.05, most: 1}}
+"""
+
+
+def test_a_comparison_that_is_killed_goes_on_with_what_is_not_there(data, broken, tmp_path):
+    config = tmp_path / "compare.yaml"
+    config.write_text(CONFIG.format(**data))
+    words = ("compare", "-c", config, "--output", tmp_path / "c")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    cells = tmp_path / "c" / "cells"
+    running = process(*words, log=tmp_path / "log", PYTHONPATH=path)
+    deadline = time.monotonic() + 120
+    while len(list(cells.glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.kill()
+    running.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert 3 <= len(before) < 5
+    assert process(*words, log=tmp_path / "log", PYTHONPATH=path).wait() == 0, (tmp_path / "log").read_text()
+    after = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")}
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 5
+    assert (tmp_path / "c" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "DTF"}, "DFT"),
+        ({"columns": {"a": "chgnett"}}, "chgnet"),
+        ({"columns": {"a": "chgnet"}, "observables": []}, "at least one"),
+        ({"limit_s": 0}, "limit_s"),
+        ({"observables": [{"class_path": "Errors", "init_args": {"files": ["nowhere.extxyz"]}}]}, "nowhere.extxyz"),
+        ({"observables": [{"class_path": "Erors"}]}, "Erors"),
+        ({"columns": {"a": {"class_path": "Foreign", "init_args": {"calculator_class": "no.Such"}}}}, "no"),
+        ({"observables": [{"class_path": "Cost", "init_args": {"structures": ["{r}"], "only": ["b"]}}]}, "b"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(change, message, data, tmp_path, capsys):
+    config = {
+        "columns": {"DFT": {"class_path": "Labels", "init_args": {"files": [data["rattled"]]}}},
+        "reference": "DFT" if "columns" not in change else None,
+        "observables": [{"class_path": "Errors", "init_args": {"files": [data["rattled"]]}}],
+    }
+    text = yaml.safe_dump({**config, **change}).replace("{r}", data["rattled"])
+    (tmp_path / "c.yaml").write_text(text.replace("class_path: ", "class_path: finetune.comparison."))
+    assert command("compare", "-c", tmp_path / "c.yaml", "--output", tmp_path / "out") != 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err + said.out
+    assert message in said.err
+
+
+def test_a_calculator_that_cannot_be_sent_says_what_to_do():
+    class Local(EMT):
+        pass
+
+    with pytest.raises(InputError, match="Foreign"):
+        column(Local()).identity()
+    with pytest.raises(InputError, match="at least one"):
+        compare({}, [Energies(files=[])], "nowhere")

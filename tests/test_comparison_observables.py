@@ -1,0 +1,348 @@
+"""Every observable on a potential whose answer is known in closed form."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from finetune.comparison import (
+    Compression,
+    Cost,
+    Distributions,
+    Elasticity,
+    Energies,
+    EquationOfState,
+    Errors,
+    Forgetting,
+    PairCurves,
+    Phonons,
+    Stability,
+    Transport,
+)
+from finetune.comparison.labelled import from_interface
+from finetune.comparison.pairs import minima
+from finetune.comparison.transport import activation, diffusion
+from finetune.errors import InputError
+
+from .pairwise import ByFormula, Pairs, lennard_jones, morse
+
+EPSILON, SIGMA = 0.2, 2.5
+NEAREST = 1.0902 * SIGMA  # of fcc Lennard-Jones, infinite range (Ashcroft and Mermin, ch. 20)
+BULK_GPa = 75.2 * EPSILON / SIGMA**3 / units.GPa
+
+
+def fcc(scale=1.0, cubic=False) -> Atoms:
+    return bulk("Cu", "fcc", a=scale * NEAREST * np.sqrt(2), cubic=cubic)
+
+
+def write(path: Path, frames: list[Atoms], group="Cu", family="crystal") -> list[str]:
+    for atoms in frames:
+        atoms.info = {"group": group, "family": family} | atoms.info
+    ase.io.write(path, frames, format="extxyz")
+    return [str(path)]
+
+
+def volumes(count=7, width=0.06) -> list[Atoms]:
+    return [fcc(x ** (1 / 3)) for x in np.linspace(1 - width, 1 + width, count)]
+
+
+def labelled(frames: list[Atoms], calculator: Calculator) -> list[Atoms]:
+    for atoms in frames:
+        own = atoms.copy()
+        own.calc = calculator
+        atoms.info["REF_energy"] = own.get_potential_energy()
+        atoms.arrays["REF_forces"] = own.get_forces()
+        atoms.info["REF_stress"] = own.get_stress()
+    return frames
+
+
+def rattled(count=4) -> list[Atoms]:
+    frames = [fcc(cubic=True) for _ in range(count)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=seed)
+    return frames
+
+
+def figure(measured, kind, subject=""):
+    found = [f for f in measured.figures if f.kind == kind and (f.subject == subject or not subject)]
+    assert found, f"no {kind} of {subject or 'the whole'}: {[f.name for f in measured.figures]}"
+    return found[0].value
+
+
+def test_the_equation_of_state_of_lennard_jones_is_that_of_the_textbook(tmp_path):
+    files = write(tmp_path / "v.extxyz", volumes())
+    measured = EquationOfState(files=files).measure(lennard_jones(EPSILON, SIGMA, 6 * SIGMA), tmp_path)
+    assert figure(measured, "V0") == pytest.approx(NEAREST**3 / np.sqrt(2), rel=0.005)
+    assert figure(measured, "B0") == pytest.approx(BULK_GPa, rel=0.02)
+    assert figure(measured, "B0'") == pytest.approx(8.0, abs=0.5)  # (12 + 6) / 3 + 2
+
+
+def test_two_curves_that_differ_by_a_constant_are_the_same_and_delta_is_their_rms(tmp_path):
+    files = write(tmp_path / "v.extxyz", volumes())
+    eos = EquationOfState(files=files)
+    soft, stiff = (
+        eos.measure(ByFormula({"Cu": level}, stiffness, NEAREST**3 / np.sqrt(2)), tmp_path)
+        for level, stiffness in ((-3.0, 1.0), (-5.0, 2.0))
+    )
+    x = np.linspace(0.94, 1.06, 7) - 1
+    assert figure(soft, "V0") == pytest.approx(NEAREST**3 / np.sqrt(2), rel=1e-4)
+    delta = eos.against(stiff, soft)[0]
+    assert delta.value == pytest.approx(1000 * np.sqrt((x**4).mean()), rel=0.02)
+    assert eos.against(soft, soft)[0].value == 0.0
+
+
+def test_too_few_volumes_give_no_fit_and_say_so(tmp_path):
+    files = write(tmp_path / "v.extxyz", volumes(4))
+    measured = EquationOfState(files=files).measure(lennard_jones(EPSILON, SIGMA, 3 * SIGMA), tmp_path)
+    assert np.isnan(figure(measured, "V0"))
+    assert "no fit to 4 volumes" in measured.notes[0]
+
+
+def phases(tmp_path: Path) -> list[str]:
+    frames = []
+    for name, formula in {"Li": "Li", "P": "P", "S": "S", "Li2S": "Li2S", "Li3P": "Li3P", "Li3PS4": "Li3PS4"}.items():
+        for scale in np.linspace(0.97, 1.03, 5):
+            n = len(Atoms(formula))
+            place = np.linspace(0, 1, n, endpoint=False)[:, None] * [1, 1, 1]
+            atoms = Atoms(formula, scaled_positions=place, cell=np.eye(3) * scale * (10.0 * n) ** (1 / 3), pbc=True)
+            frames.append(atoms)
+            atoms.info = {"group": name, "family": "eos"}
+    frames += [Atoms(symbol, info={"group": symbol, "family": "atom"}) for symbol in ("Li", "P", "S")]
+    return write(tmp_path / "phases.extxyz", frames)
+
+
+LEVELS = {"Li": -2.0, "P": -5.0, "S": -4.0, "Li2S": -4.0, "Li3P": -3.5, "Li3PS4": -4.4}
+
+
+def test_reaction_formation_and_hull_energies_follow_from_the_energies_of_phases(tmp_path):
+    observable = Energies(files=phases(tmp_path), reactions=["Li3PS4 + Li -> Li2S + Li3P"])
+    measured = observable.measure(ByFormula(LEVELS, 0.5, 10.0), tmp_path)
+    # Li3PS4 + 8 Li -> 4 Li2S + Li3P: 16 atoms
+    reaction = (12 * -4.0 + 4 * -3.5 - (8 * -4.4 + 8 * -2.0)) / 16
+    assert figure(measured, "reaction energy") == pytest.approx(1000 * reaction, abs=1)
+    assert figure(measured, "formation energy", "Li2S") == pytest.approx(1000 * (-4.0 + (2 * 2.0 + 4.0) / 3), abs=1)
+    assert figure(measured, "energy above the hull", "Li2S") == pytest.approx(0.0, abs=1e-6)
+    ends = (3 * 2.0 + 5.0 + 4 * 4.0) / 8
+    apart = (-4.0 * 3 * 1.5 - 5.0 - 4.0 * 2.5) / 8  # 1.5 Li2S + P + 2.5 S
+    apart_P = (-3.5 * 4 - 4.0 * 4) / 8  # Li3P + 4 S
+    assert figure(measured, "formation energy", "Li3PS4") == pytest.approx(1000 * (-4.4 + ends), abs=1)
+    above = 1000 * (-4.4 - min(apart, apart_P))
+    assert figure(measured, "energy above the hull", "Li3PS4") == pytest.approx(max(0.0, above), abs=1)
+
+
+def test_cohesive_energy_is_that_of_free_atoms_minus_that_of_the_phase(tmp_path):
+    files = phases(tmp_path)
+    measured = Energies(files=files).measure(ByFormula(LEVELS), tmp_path)
+    assert figure(measured, "cohesive energy", "Li2S") == pytest.approx(1000 * ((-4.0 - 4.0) / 3 + 4.0), abs=1)
+
+
+@pytest.mark.parametrize("text", ["Li3PS4", "Li -> ", "Li3PS4 -> Li2S"])
+def test_what_is_no_reaction_is_refused(text, tmp_path):
+    with pytest.raises(InputError, match=r"no reaction|cannot be balanced"):
+        Energies(files=phases(tmp_path), reactions=[text]).measure(ByFormula(LEVELS), tmp_path)
+
+
+def test_minimum_and_depth_of_a_morse_pair_are_its_parameters(tmp_path):
+    measured = PairCurves(elements=["Li"], longest=11.0).measure(morse(0.9, 1.4, 2.7), tmp_path)
+    assert figure(measured, "distance of the minimum", "Li-Li") == pytest.approx(2.7, abs=0.005)
+    assert figure(measured, "depth", "Li-Li") == pytest.approx(0.9, abs=0.002)
+    assert figure(measured, "spurious minima", "Li-Li") == 0
+    wave = np.exp(-1.4 * (0.8 - 2.7))
+    assert figure(measured, "repulsion at the shortest", "Li-Li") == pytest.approx(0.9 * (wave**2 - 2 * wave), rel=1e-3)
+
+
+def test_minima_are_counted_and_ripples_are_not():
+    r = np.linspace(0.8, 6.0, 2000)
+    well = (r - 2.5) ** 2
+    assert minima(well) == 1
+    assert minima(well + 0.004 * np.sin(40 * r)) == 1
+    assert minima(well - 3.0 * np.exp(-((r - 4.5) ** 2) / 0.1)) == 2
+    assert minima(-1 / r) == 1  # falls into contact
+    assert minima(1 / r) == 0  # repels everywhere
+
+
+def test_a_potential_that_falls_at_short_distance_has_holes_and_lennard_jones_has_none(tmp_path):
+    files = write(tmp_path / "c.extxyz", rattled())
+    well = lennard_jones(EPSILON, SIGMA, 3 * SIGMA)
+    whole = Compression(files=files, most=4, pressure_GPa=300.0).measure(well, tmp_path)
+    assert figure(whole, "share with a hole") == 0
+
+    def energy(r):
+        return well.energy(r) - 400 * np.maximum(2.3 - r, 0) ** 2
+
+    core = Pairs(energy, lambda r: 1e4 * (energy(r + 5e-5) - energy(r - 5e-5)), well.cutoff)
+    broken = Compression(files=files, most=4, pressure_GPa=300.0).measure(core, tmp_path)
+    assert figure(broken, "share with a hole") == 100
+    assert len(broken.curves) == 4
+
+
+def test_a_potential_that_never_resists_is_a_hole(tmp_path):
+    files = write(tmp_path / "c.extxyz", rattled())
+    nothing = Pairs(np.zeros_like, np.zeros_like, 3.0)
+    assert figure(Compression(files=files, most=2).measure(nothing, tmp_path), "share with a hole") == 100
+
+
+def test_errors_of_scaled_forces_are_known(tmp_path):
+    frames = labelled(rattled(), lennard_jones(EPSILON, SIGMA, 2 * SIGMA))
+    files = write(tmp_path / "l.extxyz", frames)
+    spoiled = lennard_jones(EPSILON, SIGMA, 2 * SIGMA)
+    spoiled.scale = 0.8
+    measured = Errors(files=files).measure(spoiled, tmp_path)
+    forces = np.concatenate([atoms.arrays["REF_forces"] for atoms in frames])
+    assert figure(measured, "forces slope") == pytest.approx(0.8)
+    assert figure(measured, "forces MAE") == pytest.approx(1000 * 0.2 * np.abs(forces).mean())
+    assert figure(measured, "energy MAE") == pytest.approx(0.0, abs=1e-4)  # digits of the file
+    parts = [f for f in measured.figures if f.kind == "forces MAE of a part"]
+    assert parts
+    assert parts[-1].value > parts[0].value  # a share of a larger force is more
+
+
+def test_distance_from_the_interface_of_two_slabs_is_their_geometry():
+    metal = [(0, 0, z) for z in (0.0, 3.0, 6.0)]
+    atoms = Atoms("Li3P2", [*metal, (0, 0, 11.0), (0, 0, 14.0)], cell=[30, 30, 40], pbc=True)
+    distances = from_interface(atoms, "Li", 3.2)
+    np.testing.assert_allclose(distances, [11.0, 8.0, 5.0, 5.0, 8.0])
+    assert np.isnan(from_interface(atoms[:3], "Li", 3.2)).all()
+
+
+def test_an_ideal_gas_has_no_structure(rng):
+    frames = [Atoms("Ar200", rng.random((200, 3)) * 20, cell=[20] * 3, pbc=True) for _ in range(40)]
+    measured = Distributions(structures=["none"], settle_ps=0.0, angle=(), cutoff=6.0, bins=30).count(frames)
+    g = np.array(measured.curves[0].y)
+    np.testing.assert_allclose(g[10:], 1.0, atol=0.06)
+
+
+def test_a_cold_crystal_has_twelve_neighbours_at_its_distance_and_a_tetrahedron_its_angle(rng):
+    frames = [fcc(cubic=True).repeat(3) for _ in range(8)]
+    for atoms in frames:
+        atoms.positions += 0.03 * rng.standard_normal((len(atoms), 3))
+    measured = Distributions(structures=["none"], angle=()).count(frames)
+    assert figure(measured, "first peak") == pytest.approx(NEAREST, abs=0.03)
+    assert figure(measured, "coordination") == pytest.approx(12, abs=0.1)
+    tetrahedra = []
+    for _ in range(8):
+        atoms = molecule("CH4")
+        atoms.symbols[:] = ["P", "S", "S", "S", "S"]
+        atoms.set_cell([15] * 3)
+        atoms.pbc = True
+        tetrahedra.append(atoms)
+    curves = Distributions(structures=["none"], bond=1.5).count(tetrahedra).curves
+    angle = next(curve for curve in curves if curve.panel == "angle S-P-S")
+    assert angle.x[int(np.argmax(angle.y))] == pytest.approx(109.47, abs=1.6)
+    assert sum(angle.y) * 3 == pytest.approx(1.0)  # per degree
+
+
+def test_distributions_of_dynamics_differ_by_nothing_from_themselves_and_by_something_from_a_hotter_run(tmp_path):
+    files = write(tmp_path / "s.extxyz", [fcc(cubic=True).repeat(2)])
+    settings = {"structures": files, "ps": 0.4, "settle_ps": 0.1, "angle": (), "timestep_fs": 2.0, "cutoff": 4.5}
+    cold, again, hot = (
+        Distributions(temperature_K=t, **settings).measure(lennard_jones(EPSILON, SIGMA, 6.0), tmp_path / name)
+        for t, name in ((50.0, "a"), (50.0, "b"), (400.0, "c"))
+    )
+    observable = Distributions(**settings)
+    assert cold.json() == again.json()
+    assert observable.against(again, cold)[0].value == 0
+    assert observable.against(hot, cold)[0].value > 0.3
+
+
+def reference_file(path: Path, kind: str, **values: float) -> str:
+    structure = AseAtomsAdaptor.get_structure(fcc()).as_dict()
+    path.write_text(json.dumps({kind: [{"mp_id": "lj", "formula": "Cu", "structure": structure, **values}]}))
+    return str(path)
+
+
+def test_the_bulk_modulus_from_strains_is_that_of_the_equation_of_state(tmp_path):
+    file = reference_file(tmp_path / "e.json", "elasticity", bulk_modulus_vrh=1.0, shear_modulus_vrh=1.0)
+    measured = Elasticity(file=file).measure(lennard_jones(EPSILON, SIGMA, 6 * SIGMA), tmp_path)
+    assert figure(measured, "bulk modulus") == pytest.approx(BULK_GPa, rel=0.03)
+    shear = figure(measured, "shear modulus")
+    assert 0.4 * BULK_GPa < shear < 0.65 * BULK_GPa  # central forces: C12 = C44, so G is about half of B
+
+
+def test_a_soft_crystal_has_the_heat_capacity_of_dulong_and_petit(tmp_path):
+    file = reference_file(tmp_path / "p.json", "phonon", heat_capacity=1.0)
+    measured = Phonons(file=file, min_length=7.0).measure(lennard_jones(0.02, SIGMA, 2.5 * SIGMA), tmp_path)
+    assert figure(measured, "heat capacity at 300 K") == pytest.approx(3 * 8.314462, rel=0.01)
+    assert figure(measured, "imaginary modes") == 0
+
+
+def test_stable_dynamics_survive_and_unstable_ones_are_told_with_their_guard(tmp_path):
+    files = write(tmp_path / "s.extxyz", [fcc(cubic=True)])
+    settings = {"structures": files, "temperatures_K": (300.0,), "ps": 0.2, "most": 1}
+    good = Stability(**settings).measure(lennard_jones(EPSILON, SIGMA, 6.0), tmp_path / "good")
+    assert figure(good, "survived") == 100
+    assert list(good.curves[0].y) == [100, 100]
+    well = lennard_jones(EPSILON, SIGMA, 6.0)
+    attractive = Pairs(lambda r: -30 / r**2, lambda r: 60 / r**3, well.cutoff)
+    bad = Stability(**settings).measure(attractive, tmp_path / "bad")
+    assert figure(bad, "survived") == 0
+    assert figure(bad, "first failure") < 0.2
+    assert bad.notes
+
+
+def random_walk(rng, diffusivity, steps=400, apart_ps=0.1, atoms=60) -> list[Atoms]:
+    jumps = rng.standard_normal((steps, atoms, 3)) * np.sqrt(2 * diffusivity * apart_ps)
+    places = np.cumsum(jumps, axis=0) + 25.0
+    cell = np.eye(3) * 50.0
+    frame = [[0.0, 0.0, 0.0], [25.0, 25.0, 25.0]]  # what does not move
+    return [Atoms(f"Li{atoms}P2", np.vstack([at % 50.0, frame]), cell=cell, pbc=True) for at in places]
+
+
+def test_the_diffusivity_of_a_random_walk_is_within_its_interval(rng):
+    times, squares, _, draws = diffusion(random_walk(rng, 0.5), "Li", 0.1, seed=0)
+    np.testing.assert_allclose(squares[:5] / times[:5], 6 * 0.5, rtol=0.1)
+    low, high = np.percentile(draws, [0.5, 99.5])
+    assert low < 0.5 < high
+    assert high / low < 1.5
+
+
+def test_the_activation_energy_is_that_of_arrhenius(rng):
+    draws = {t: np.exp(-0.3 / (units.kB * t)) * (1 + 0.02 * rng.standard_normal(2000)) for t in (500.0, 700.0, 900.0)}
+    found = activation(draws, seed=0)[0]
+    assert found.value == pytest.approx(0.3, abs=0.003)
+    assert found.low < 0.3 < found.high
+    assert activation({500.0: draws[500.0]}, seed=0) == []
+
+
+def test_transport_runs_and_its_crystal_does_not_diffuse(tmp_path):
+    files = write(tmp_path / "s.extxyz", [fcc(cubic=True)])
+    observable = Transport(structures=files, element="Cu", temperatures_K=(100.0,), ps=1.0, settle_ps=0.2)
+    measured = observable.measure(lennard_jones(EPSILON, SIGMA, 6.0), tmp_path)
+    assert abs(figure(measured, "diffusivity")) < 0.05
+    assert "no diffusion" in measured.notes[0]
+
+
+def test_drift_of_scaled_forces_is_the_share_of_the_forces(tmp_path):
+    frames = labelled(rattled(), lennard_jones(EPSILON, SIGMA, 2 * SIGMA))
+    files = write(tmp_path / "probe.extxyz", frames)
+    moved = lennard_jones(EPSILON, SIGMA, 2 * SIGMA)
+    moved.scale = 1.1
+    forces = np.concatenate([atoms.arrays["REF_forces"] for atoms in frames])
+    measured = Forgetting(files=files).measure(moved, tmp_path)
+    assert figure(measured, "drift of forces") == pytest.approx(100 * np.abs(forces).mean())
+    same = Forgetting(files=files).measure(lennard_jones(EPSILON, SIGMA, 2 * SIGMA), tmp_path)
+    assert figure(same, "drift of forces") < 1e-3  # digits of the file
+
+
+class Slow(ByFormula):
+    def calculate(self, *arguments, **more) -> None:
+        time.sleep(0.02)
+        super().calculate(*arguments, **more)
+
+
+def test_cost_is_the_time_that_a_step_takes(tmp_path):
+    files = write(tmp_path / "s.extxyz", [fcc(cubic=True)])
+    observable = Cost(structures=files, repeats=[(1, 1, 1), (2, 1, 1)])
+    measured = observable.measure(Slow({"Cu": -1.0}), tmp_path)
+    times = {f.subject: f.value for f in measured.figures if f.kind == "time per atom and step"}
+    assert 20 / 4 <= times["4 atoms"] < 30 / 4
+    assert 20 / 8 <= times["8 atoms"] < 30 / 8
