@@ -117,7 +117,12 @@ class Foreign(Column):
         return made
 
     def identity(self) -> str:
-        """Class, version of its package, settings, and the contents of files that they name."""
+        """Class, version of its package, settings, and the contents of files that they name.
+
+        Raises:
+            InputError: there is no such class, it does not take the settings, or what it needs is not installed.
+        """
+        Calculated(self.calculator_class, self.settings).check()
         texts = [value for value in self.settings.values() if isinstance(value, str) and Path(value).is_file()]
         code = Calculated(self.calculator_class).code()
         files = {text: hashlib.sha256(Path(text).read_bytes()).hexdigest() for text in texts}

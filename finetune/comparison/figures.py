@@ -63,6 +63,13 @@ class Curve:
     high: Sequence[float] | None = None
     diagonal: bool = False
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Curve:
+        """What has been written as JSON, with NaN where there was no number."""
+        lists = {name: content[name] for name in ("x", "y", "low", "high") if content[name] is not None}
+        numbers = {name: [math.nan if v is None else float(v) for v in values] for name, values in lists.items()}
+        return cls(**{**content, **numbers})
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -90,8 +97,7 @@ class Measured:
             Figure(**{**figure, "value": math.nan if figure["value"] is None else float(figure["value"])})
             for figure in content["figures"]
         ]
-        curves = [Curve(**{**curve, **_numbers(curve)}) for curve in content["curves"]]
-        return cls(figures, curves, list(content["notes"]))
+        return cls(figures, [Curve.from_json(curve) for curve in content["curves"]], list(content["notes"]))
 
     def by_name(self) -> dict[str, Figure]:
         """The figures by subject and quantity."""
@@ -177,9 +183,3 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     number = value.item() if hasattr(value, "item") else value
     return number if math.isfinite(number) else None
-
-
-def _numbers(curve: Mapping[str, Any]) -> dict[str, Any]:
-    """The lists of a curve, with NaN where there was no number."""
-    lists = {name: curve[name] for name in ("x", "y", "low", "high") if curve[name] is not None}
-    return {name: [math.nan if value is None else value for value in values] for name, values in lists.items()}

@@ -159,16 +159,23 @@ def _by_family_and_element(frames: Sequence[Frame], predicted: Properties, label
     families = [frame.family for frame in frames]
     found = errors(predicted, labels, sizes, families, numbers, shift=True)
     plain = errors(predicted, labels, sizes, families, numbers)
-    figures = _figures("", found.all)
+    known = errors(labels, labels, sizes, families, numbers)
+    figures = _figures("", found.all, known.all)
     figures.append(Figure("", "energy MAE without a shift", float(plain.all["energy_mae"]), "meV/atom"))
-    for name, row in {**found.family, **found.element}.items():
-        figures += _figures(name, row)
+    for name, row in found.family.items():
+        figures += _figures(name, row, known.family[name])
+    for name, row in found.element.items():
+        figures += _figures(name, row, known.element[name])
     return figures
 
 
-def _figures(subject: str, row: Row) -> list[Figure]:
-    found = {key: float(value) for key, value in row.items() if key in WORDS and np.isfinite(value)}
-    return [Figure(subject, WORDS[key], value, "" if UNITS[key] == "1" else UNITS[key]) for key, value in found.items()]
+def _figures(subject: str, row: Row, known: Row) -> list[Figure]:
+    """Errors of what labels are known for, as those of the labels themselves tell; NaN where a prediction is none."""
+    return [
+        Figure(subject, words, float(row[key]), "" if UNITS[key] == "1" else UNITS[key])
+        for key, words in WORDS.items()
+        if key in known and np.isfinite(known[key])
+    ]
 
 
 def _binned(

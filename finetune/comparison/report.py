@@ -198,7 +198,7 @@ def page(content: Mapping[str, Any]) -> str:
 
 
 def _plot(row: Mapping[str, Any], content: Mapping[str, Any]) -> go.Figure | None:
-    curves = {name: [Curve(**curve) for curve in cell.get("curves", [])] for name, cell in row["cells"].items()}
+    curves = {name: [Curve.from_json(curve) for curve in cell.get("curves", [])] for name, cell in row["cells"].items()}
     return panels(curves, content["reference"], list(content["columns"]))
 
 

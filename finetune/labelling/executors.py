@@ -78,12 +78,14 @@ def dask(address: str | None = None, workers: int = 2) -> Executor:
         InputError: Dask is not installed.
     """
     try:
+        import dask.config
         from distributed import Client, LocalCluster
     except ImportError as error:
         from finetune.errors import InputError
 
         raise InputError(f"Dask is not installed ({error}); pip install 'finetune-interface[cluster]'") from error
     if address is None:
+        dask.config.set({"distributed.worker.daemon": False})  # cells of a comparison are processes of their own
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
         client = Client(cluster)
     else:
