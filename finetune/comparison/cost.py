@@ -17,9 +17,8 @@ from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from finetune.comparison.figures import Curve, Figure, Measured
-from finetune.comparison.observable import Observable
+from finetune.comparison.observable import Observable, starts
 from finetune.comparison.recorded import Recorded
-from finetune.data.reading import read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class Cost(Observable):
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Time each size."""
-        start = read(list(self.structures), labelled=False)[0].atoms
+        start = starts(self.structures)[0][1]
         figures, sizes, costs = [], [], []
         before = _peak_MB()
         for repeat in self.repeats:

@@ -16,9 +16,9 @@ from ase.neighborlist import neighbor_list
 from scipy.integrate import trapezoid
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
-from finetune.comparison.observable import Observable
+from finetune.comparison.observable import Observable, starts
 from finetune.comparison.recorded import Recorded
-from finetune.data.reading import expand, read
+from finetune.data.reading import expand
 from finetune.errors import InputError
 from finetune.md import Langevin, Output, Stage, simulate
 
@@ -77,7 +77,7 @@ class Distributions(Observable):
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Run the dynamics, which goes on where it was stopped, and count."""
-        atoms = read(list(self.structures), labelled=False)[0].atoms.copy()
+        atoms = starts(self.structures)[0][1].copy()
         atoms.calc = calculator
         stage = Stage(Langevin(temperature_K=self.temperature_K, timestep_fs=self.timestep_fs), ps=self.ps)
         every = max(1, round(self.every_fs / self.timestep_fs))
@@ -92,7 +92,7 @@ class Distributions(Observable):
         """Count the recorded dynamics."""
         if not self.trajectory:
             return Measured()
-        frames = [frame.atoms for frame in read(list(self.trajectory), labelled=False)]
+        frames = [atoms for _, atoms in starts(self.trajectory)]
         return self.count(frames[round(self.settle_ps * 1000 / self.trajectory_fs) :])
 
     def count(self, frames: Sequence[Atoms]) -> Measured:

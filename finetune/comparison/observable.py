@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+import ase.io
 import numpy as np
 import torch
 from ase import Atoms
@@ -16,10 +17,12 @@ from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedErr
 from finetune.comparison.figures import Figure, Measured, Tolerance
 from finetune.comparison.recorded import NotRecorded, Recorded
 from finetune.data.frames import full_stress
-from finetune.data.reading import expand
+from finetune.data.reading import expand, read
+from finetune.errors import InputError
 from finetune.properties import Properties
 
 FILES = ("file", "files", "structures")  # settings that name files
+FRAMES = (".extxyz", ".xyz", ".db", ".traj")  # files whose frames say what they are
 JUDGEMENT = ("title", "tolerances", "only", "limit_s")  # settings that change no figure
 
 
@@ -88,6 +91,28 @@ class Observable(ABC):
     def limits(self) -> dict[str, Tolerance]:
         """DFT's own uncertainty by quantity."""
         return {**self.usual, **(self.tolerances or {})}
+
+
+def starts(files: Sequence[str], most: int | None = None) -> list[tuple[str, Atoms]]:
+    """Names (groups) and structures of files of any kind that ASE reads, or `most` of them, evenly spread.
+
+    Raises:
+        InputError: a file that is not there, or holds no structure.
+    """
+    found = [pair for path in expand(list(files)) for pair in _of_file(path)]
+    if most is None or most >= len(found):
+        return found
+    return [found[k] for k in np.unique(np.linspace(0, len(found) - 1, most).round().astype(int))]
+
+
+def _of_file(path: Path) -> list[tuple[str, Atoms]]:
+    if path.name.removesuffix(".gz").endswith(FRAMES):
+        return [(frame.group, frame.atoms) for frame in read(path, labelled=False)]
+    try:
+        images = ase.io.read(path, ":")
+    except Exception as error:  # readers of ASE raise anything
+        raise InputError(f"{path} cannot be read as a structure ({error or type(error).__name__})") from error
+    return [(path.stem, atoms) for atoms in images]
 
 
 def single_points(frames: Sequence[Atoms], calculator: BaseCalculator) -> list[Properties | None]:

@@ -15,9 +15,9 @@ from scipy.interpolate import CubicSpline
 from scipy.signal import find_peaks
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
-from finetune.comparison.observable import Observable, single_points
+from finetune.comparison.observable import Observable, single_points, starts
 from finetune.comparison.recorded import Recorded
-from finetune.data.reading import read
+from finetune.errors import InputError
 
 RIPPLE = 0.005  # eV; a dip that is less deep than this is none
 RESISTS_GPA = 1.0
@@ -66,14 +66,14 @@ class PairCurves(Observable):
         return _joined(parts)
 
     def recorded(self, calculator: Recorded, place: Path) -> Measured:
-        """The recorded pairs, at the distances that they have."""
+        """The recorded pairs, at the distances that they have; of several spin states the lowest."""
         parts = []
         for pair in combinations_with_replacement(self.elements, 2):
-            known = {}
+            known: dict[float, float] = {}
             for frame in calculator.frames:
                 if len(frame.atoms) == 2 and sorted(frame.atoms.symbols) == sorted(pair) and _alone(frame.atoms):
                     distance = round(float(frame.atoms.get_distance(0, 1)), 6)
-                    known[distance] = float(frame.labels.energy[0])
+                    known[distance] = min(known.get(distance, np.inf), float(frame.labels.energy[0]))
             if len(known) > 3:
                 distances = np.array(sorted(known))
                 energies = np.array([known[r] for r in distances])
@@ -147,8 +147,9 @@ class Compression(Observable):
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Compress each structure."""
-        frames = [frame.atoms for frame in read(list(self.files), labelled=False) if frame.atoms.pbc.all()]
-        chosen = [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, self.most).round().astype(int))]
+        chosen = [atoms for _, atoms in starts(self.files, self.most) if atoms.pbc.all()]
+        if not chosen:
+            raise InputError(f"no structure of {', '.join(self.files)} is periodic, so none can be compressed")
         curves, holes = [], 0
         for k, atoms in enumerate(chosen):
             lengths, energies, hole = self._compress(atoms, calculator)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
-from finetune.comparison.observable import Observable
+from finetune.comparison.observable import Observable, starts
 from finetune.comparison.recorded import Recorded
-from finetune.data.reading import read
 from finetune.md import GUARDS, Guard, Langevin, Output, Stage, simulate
 
 
@@ -48,13 +46,11 @@ class Stability(Observable):
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Run all; a run that was cut off goes on."""
-        frames = read(list(self.structures), labelled=False)
-        chosen = [frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, self.most).round().astype(int))]
         ends: list[tuple[str, float, str]] = []
-        for k, frame in enumerate(chosen):
+        for k, (group, start) in enumerate(starts(self.structures, self.most)):
             for temperature in self.temperatures_K:
                 for seed in range(self.seeds):
-                    atoms = frame.atoms.copy()
+                    atoms = start.copy()
                     atoms.calc = calculator
                     stage = Stage(Langevin(temperature_K=temperature, timestep_fs=self.timestep_fs), ps=self.ps)
                     folder = place / f"{k}-{temperature:g}-{seed}"
@@ -62,7 +58,7 @@ class Stability(Observable):
                     outcome = simulate(
                         atoms, [stage], folder, guards=self.guards, output=output, seed=seed, progress=False
                     )
-                    name = f"{frame.group}, {temperature:g} K" + (f", seed {seed}" if self.seeds > 1 else "")
+                    name = f"{group}, {temperature:g} K" + (f", seed {seed}" if self.seeds > 1 else "")
                     ends.append((name, outcome.time_ps, "" if outcome.alarm is None else outcome.alarm.guard))
         return self._told(ends)
 

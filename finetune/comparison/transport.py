@@ -17,9 +17,8 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
-from finetune.comparison.observable import Observable
+from finetune.comparison.observable import Observable, starts
 from finetune.comparison.recorded import Recorded
-from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.md import Langevin, NoseHoover, Output, Stage, simulate
 
@@ -73,7 +72,7 @@ class Transport(Observable):
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Run at each temperature, and fit."""
-        start = read(list(self.structures), labelled=False)[0].atoms.repeat(tuple(self.repeat))
+        start = starts(self.structures)[0][1].repeat(tuple(self.repeat))
         figures, curves, draws, notes = [], [], {}, []
         for temperature in self.temperatures_K:
             frames = self._run(start, calculator, temperature, place / f"{temperature:g}")
