@@ -152,6 +152,8 @@ def _child(cell: Cell, pipe: Connection, parent: int) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 measured = measure(cell)
+        except KeyboardInterrupt:  # the command was stopped, and what it has begun goes on next time
+            os._exit(130)
         except InputError as error:
             pipe.send(("error", str(error)))
         except Exception as error:  # noqa: BLE001  a calculator may raise anything; the cell says what

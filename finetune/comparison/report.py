@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
-from markupsafe import Markup
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
@@ -188,12 +187,12 @@ def page(content: Mapping[str, Any]) -> str:
     environment.filters |= {"number": told_number, "times": times, "summary": summary}
     plots = {row["heading"]: _plot(row, content) for row in content["rows"]}
     drawn = {
-        name: Markup(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}))
+        name: figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
         for name, figure in plots.items()
         if figure is not None
     }
     return environment.from_string(source).render(
-        **content, symbols=SYMBOLS, meaning=MEANING, plots=drawn, tables=_tables(content), plotly=Markup(get_plotlyjs())
+        **content, symbols=SYMBOLS, meaning=MEANING, plots=drawn, tables=_tables(content), plotly=get_plotlyjs()
     )
 
 

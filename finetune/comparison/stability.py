@@ -25,7 +25,7 @@ class Stability(Observable):
         seeds: number of runs of each structure and temperature.
         ps: length of a run, ps.
         timestep_fs: time step, fs.
-        guards: what watches; those of `finetune md` by default.
+        guards: what watches; null for those of `finetune md`.
         most: largest number of structures, evenly spread over the files.
     """
 
@@ -41,7 +41,7 @@ class Stability(Observable):
     seeds: int = 1
     ps: float = 1.0
     timestep_fs: float = 1.0
-    guards: Sequence[Guard] = GUARDS
+    guards: Sequence[Guard] | None = None
     most: int = 6
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
@@ -56,7 +56,13 @@ class Stability(Observable):
                     folder = place / f"{k}-{temperature:g}-{seed}"
                     output = Output(every=max(1, stage.steps // 10), log_every=max(1, stage.steps // 10))
                     outcome = simulate(
-                        atoms, [stage], folder, guards=self.guards, output=output, seed=seed, progress=False
+                        atoms,
+                        [stage],
+                        folder,
+                        guards=GUARDS if self.guards is None else self.guards,
+                        output=output,
+                        seed=seed,
+                        progress=False,
                     )
                     name = f"{group}, {temperature:g} K" + (f", seed {seed}" if self.seeds > 1 else "")
                     ends.append((name, outcome.time_ps, "" if outcome.alarm is None else outcome.alarm.guard))
