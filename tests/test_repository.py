@@ -153,8 +153,8 @@ def test_modules_and_functions_fit_a_screen(path: Path) -> None:
 def test_importing_changes_neither_environment_nor_default_dtype() -> None:
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     ours = [name for name in names if not name.endswith("__main__")]
-    # lightning, torch and joblib (of pymatgen) remember things there
-    theirs = ("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR", "KMP_INIT_AT_FORK")
+    # lightning, torch, joblib and threadpoolctl (of pymatgen) remember things there
+    theirs = ("PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK")
     program = (
         "import importlib, os, torch\n"
         f"state = lambda: ({{k: v for k, v in os.environ.items() if k not in {theirs}}}, torch.get_default_dtype())\n"
