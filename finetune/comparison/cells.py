@@ -27,6 +27,7 @@ from finetune.comparison.recorded import Recorded
 from finetune.errors import InputError
 from finetune.files import write_text
 
+END_S = 10.0  # that a process may take to end after its answer
 POLL_S = 1.0  # how often a cell looks whether the command is still there
 HEAVY = ("torch", "ase.io", "chgnet.model", "pymatgen.core", "finetune.comparison")
 
@@ -110,6 +111,7 @@ def compute(cell: Cell) -> Result:
     theirs.close()
     try:
         answer = _answer(ours, process, cell.limit_s)
+        process.join(0 if answer.measured is None else END_S)
     finally:
         process.kill()
         process.join()

@@ -36,6 +36,7 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
     rows = math.ceil(len(titles) / wide)
     figure = make_subplots(rows, wide, subplot_titles=titles, vertical_spacing=0.32 / rows, horizontal_spacing=0.08)
     shown: set[str] = set()
+    labels: dict[int, str] = {}
     for name in sorted(curves, key=lambda column: column == reference):  # the reference on top
         for curve in curves[name]:
             place = titles.index(curve.panel)
@@ -45,7 +46,9 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
                 figure.add_trace(trace, **where)
             shown.add(name)
             figure.update_xaxes(title_text=curve.x_label, title_standoff=4, **where)
-            figure.update_yaxes(title_text=curve.y_label, title_standoff=4, **where)
+            if place % wide == 0 or labels.get(place - 1) != curve.y_label:
+                figure.update_yaxes(title_text=curve.y_label, title_standoff=4, **where)
+            labels[place] = curve.y_label
     _diagonals(figure, curves, titles, wide)
     high = HIGH * rows + 90
     figure.update_layout(

@@ -94,15 +94,17 @@ class Observable(ABC):
 
 
 def starts(files: Sequence[str], most: int | None = None) -> list[tuple[str, Atoms]]:
-    """Names (groups) and structures of files of any kind that ASE reads, or `most` of them, evenly spread.
+    """Names (groups) and structures of files of any kind that ASE reads; of each file `most`, evenly spread.
 
     Raises:
         InputError: a file that is not there, or holds no structure.
     """
-    found = [pair for path in expand(list(files)) for pair in _of_file(path)]
-    if most is None or most >= len(found):
-        return found
-    return [found[k] for k in np.unique(np.linspace(0, len(found) - 1, most).round().astype(int))]
+    found: list[tuple[str, Atoms]] = []
+    for path in expand(list(files)):
+        own = _of_file(path)
+        few = len(own) if most is None else min(most, len(own))
+        found += [own[k] for k in np.linspace(0, len(own) - 1, few).round().astype(int)]
+    return found
 
 
 def _of_file(path: Path) -> list[tuple[str, Atoms]]:

@@ -126,7 +126,7 @@ class Compression(Observable):
 
     Attributes:
         files: structures, such as frames of dynamics.
-        most: largest number of them, evenly spread over the files.
+        most: largest number of them of each file, evenly spread.
         pressure_GPa: where it ends.
         step: linear strain of a step.
         smallest: length, over the start's, where it ends at the latest.

@@ -192,13 +192,31 @@ def page(content: Mapping[str, Any]) -> str:
         if figure is not None
     }
     return environment.from_string(source).render(
-        **content, symbols=SYMBOLS, meaning=MEANING, plots=drawn, tables=_tables(content), plotly=get_plotlyjs()
+        **content,
+        notes=_notes(content),
+        symbols=SYMBOLS,
+        meaning=MEANING,
+        plots=drawn,
+        tables=_tables(content),
+        plotly=get_plotlyjs(),
     )
 
 
 def _plot(row: Mapping[str, Any], content: Mapping[str, Any]) -> go.Figure | None:
     curves = {name: [Curve.from_json(curve) for curve in cell.get("curves", [])] for name, cell in row["cells"].items()}
     return panels(curves, content["reference"], list(content["columns"]))
+
+
+def _notes(content: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str]]]]:
+    """For each row of the matrix, its notes with the columns that they are of."""
+    found = {}
+    for row in content["rows"]:
+        owners: dict[str, list[str]] = {}
+        for name, cell in row["cells"].items():
+            for note in cell.get("notes", []):
+                owners.setdefault(note, []).append(name)
+        found[row["heading"]] = list(owners.items())
+    return found
 
 
 def _tables(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -19,6 +19,9 @@ from finetune.md import GUARDS, Guard, Langevin, Output, Stage, simulate
 class Stability(Observable):
     """Runs of dynamics over structures, temperatures and seeds: share that ends as planned, time to failure, why.
 
+    Start from structures that are at home at these temperatures: a frame of a melt heats a run at 300 K, and the guards
+    say so.
+
     Attributes:
         structures: files; every frame is a start.
         temperatures_K: of the runs.
@@ -26,7 +29,7 @@ class Stability(Observable):
         ps: length of a run, ps.
         timestep_fs: time step, fs.
         guards: what watches; null for those of `finetune md`.
-        most: largest number of structures, evenly spread over the files.
+        most: largest number of structures of each file, evenly spread.
     """
 
     heading: ClassVar[str] = "Stability of dynamics"
