@@ -23,7 +23,7 @@ from finetune.files import write_frames
 from finetune.labelling.calculated import with_labels
 from finetune.labelling.kpoints import Grid
 
-START = Path("data/structures/materials_project/Li3PS4_mp-985583-r2SCAN.cif")
+START = Path("data/structures/experiment/gamma-Li3PS4_Pmn21_ICSD180318_obelix-joc.cif")
 TEMPERATURE_K, TIMESTEP_FS, FRICTION_PER_FS = 900.0, 2.0, 0.01
 GRID = Grid(length_A=10.0, shift=0.5)
 BLOCK = 5  # steps between two writes of the file
