@@ -174,15 +174,16 @@ class ACE(LinearPotential):
         """Sums of g_k, shape (species, k, atoms), and for each l the A, shape (2 l + 1, channels, atoms)."""
         plain = self.plain
         n, atoms = len(self.elements), len(species)
-        of_species = kinds[:, None] * (g[: self.products.n_mixed] if plain else g)
-        base = of_species.flatten(0, 1).transpose(0, 1) @ y.movedim(0, -1)
-        base = base.view(atoms, n, of_species.shape[1], len(y))
+        used = self.products.n_mixed if plain else len(g)
+        angular, rest = g.split([used, len(g) - used])
+        base = (kinds[:, None] * angular).flatten(0, 1).transpose(0, 1) @ y.movedim(0, -1)
+        parts = base.view(atoms, n, used, len(y)).split([2 * l + 1 for l in range(self.lmax + 1)], dim=-1)
+        sums = torch.cat([parts[0][..., 0], kinds.transpose(0, 1) @ rest.movedim(0, -1)], dim=2)  # Y_00 is 1
         rows = []
-        for l in range(self.lmax + 1):
-            part = base[..., l * l : (l + 1) ** 2]
-            part = part if plain else self.mixing[species, :, :, l] @ part
-            rows.append(part.flatten(1, 2).permute(2, 1, 0).contiguous())
-        return (kinds.transpose(0, 1) @ g.movedim(0, -1)).permute(1, 2, 0), rows
+        for l, part in enumerate(parts):
+            mixed = part if plain else self.mixing[species, :, :, l] @ part
+            rows.append(mixed.flatten(1, 2).permute(2, 1, 0).contiguous())
+        return sums.permute(1, 2, 0), rows
 
     def design(self, graph: Graph) -> Design:
         """Derivatives by the coefficients of the first density, element by element.
