@@ -24,6 +24,10 @@ class Properties:
         magmoms: magnetic moment of each atom, Bohr magnetons; None where there is none.
         energy_std: standard deviation of `energy` among the members of a committee, eV; None where there is none.
         forces_std: the same of `forces`, eV/Å.
+        gamma: extrapolation grade of each atom (`finetune.uncertainty.Graded`): up to 1 among what was trained on,
+            infinite for an element that was not; None where there is none.
+        forces_error: calibrated error of the force on each atom, eV/Å (`finetune.uncertainty.Calibrated`): the stated
+            quantile of |F predicted - F DFT|; None where there is none.
     """
 
     energy: Float[Tensor, " structures"]
@@ -33,6 +37,8 @@ class Properties:
     magmoms: Float[Tensor, " atoms"] | None = None
     energy_std: Float[Tensor, " structures"] | None = None
     forces_std: Float[Tensor, "atoms 3"] | None = None
+    gamma: Float[Tensor, " atoms"] | None = None
+    forces_error: Float[Tensor, " atoms"] | None = None
 
     def to(self, to: torch.device | torch.dtype | str) -> Properties:
         """The same numbers on another device or in another dtype."""

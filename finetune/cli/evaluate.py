@@ -9,7 +9,6 @@ import jsonargparse
 from rich.console import Console
 
 from finetune import models
-from finetune.adapting import Shifted
 from finetune.calculators import known_device
 from finetune.data.checking import check
 from finetune.data.labels import LabelKeys
@@ -55,7 +54,7 @@ def evaluate(
     potential = models.load(model, trusted=trusted).to(known_device(device))
     frames = read(file, keys)
     check(frames)
-    result = errors_of(potential, frames, shift=not isinstance(potential, Shifted), batch_edges=batch_edges)
+    result = errors_of(potential, frames, shift=not potential.shifted, batch_edges=batch_edges)
     Console().print(result.table())
     if json is not None:
         write_text(Path(json), jsonlib.dumps(result.json(), indent=1, ensure_ascii=False) + "\n")
