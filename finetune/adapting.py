@@ -59,6 +59,13 @@ class Shifted(Wrapper):
         energy = energy.index_add(0, batch, shifts.to(energy.dtype))
         return energy, None if per_atom is None else per_atom + shifts
 
+    def bare(self) -> Shifted:
+        """With the same reference energies around the bare potential."""
+        inner = self.potential.bare()
+        return (
+            self if inner is self.potential else Shifted(inner, {z: float(self.references[z]) for z in self.elements})
+        )
+
     def config(self) -> dict[str, Any]:
         """`class_path` and `init_args`, those of the potential underneath nested."""
         return {"class_path": "finetune.adapting.Shifted", "init_args": {"potential": self.potential.config()}}

@@ -28,7 +28,7 @@ from finetune.uncertainty.frames import batches, structures_of
 from finetune.uncertainty.maxvol import MaxVol, Spread
 from finetune.wrapper import Wrapper
 
-RESOLUTION = {torch.float32: 1e-5, torch.float64: 1e-10}  # of descriptors: smaller spreads are round-off
+RESOLUTION = {torch.float32: 1e-6, torch.float64: 1e-10}  # of descriptors: smaller spreads are round-off
 PASSES = 50  # over the frames; a few are enough
 KEPT = 2**30  # bytes of descriptors that are kept in memory instead of being worked out in each pass
 
@@ -40,8 +40,9 @@ class ActiveSet:
     Attributes:
         inverse: A^-1, float64, shape (features, features).
         atoms: atoms of the element among the frames that it was chosen from.
-        spanned: directions of descriptors that these atoms span; with fewer than features, what points along the others
-            is graded by a made-up member each, as long as the smallest spread of the atoms in any direction.
+        spanned: directions of descriptors that these atoms are taken to span: all of them, or fewer where descriptors
+            depend on each other or are more than the atoms. Each of the others has a made-up member, as long as the
+            smallest spread along a spanned one, unless an atom reaches farther.
         members: frame and atom of each member, -1 for a made-up one; empty where it is not known any more.
     """
 
@@ -57,12 +58,14 @@ class ActiveSet:
 
     def message(self, symbol: str) -> str:
         """In words, with what is missing."""
-        text = f"{symbol}: {self.features} descriptors, active set of {self.atoms} atoms"
+        text = f"{symbol}: active set of {self.features} out of {self.atoms} atoms"
         if self.spanned == self.features:
             return text
+        if self.atoms >= self.features:
+            return f"{text}; their descriptors span {self.spanned} directions"
         return (
-            f"{text}, which span {self.spanned} directions only; whatever points elsewhere counts as extrapolation. "
-            f"Add frames with {symbol}, or take a potential of fewer descriptors"
+            f"{symbol}: {self.atoms} atoms are too few for {self.features} descriptors, so {self.spanned} directions "
+            f"are taken as known and grades are coarse; add frames with {symbol}, or take fewer descriptors"
         )
 
 

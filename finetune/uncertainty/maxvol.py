@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+ROWS_EACH = 3
 TINY = 1e-3  # of the spread along a direction: what a made-up row reaches, which every real one outdoes
 
 
@@ -33,7 +34,9 @@ class Spread:
         """The matrix by which the rows become of unit mean square in all directions, and how many these are.
 
         Directions along which the rows spread by less than `resolution` of the largest spread, in columns brought to
-        one scale, count as not spanned; they come last, in units of the smallest spread of the others.
+        one scale, count as not spanned; they come last, in units of the smallest spread of the others. Where there are
+        fewer rows than columns, the directions of largest spread count as spanned, one for every `ROWS_EACH` rows: with
+        nearly as many directions as rows, each row would lie far outside of all others.
         """
         columns = self.factor.shape[1]
         scale = np.linalg.norm(self.factor, axis=0) / np.sqrt(self.rows)
@@ -42,6 +45,8 @@ class Spread:
         square[: len(self.factor)] = self.factor / scale
         _, spreads, directions = np.linalg.svd(square)
         spanned = int((spreads > resolution * spreads[0]).sum()) if spreads[0] > 0 else 0
+        if self.rows < columns:
+            spanned = min(spanned, max(self.rows // ROWS_EACH, 1))
         spreads = np.maximum(spreads, spreads[max(spanned - 1, 0)]) / np.sqrt(self.rows)
         unit = np.where(spreads > 0, spreads, 1.0)
         return directions.T / unit / scale[:, None], spanned
