@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from typing import Any
 
@@ -18,7 +17,7 @@ from finetune.potential import Potential
 from finetune.properties import Properties
 from finetune.uncertainty import Graded, active_sets
 
-from .structures import ROOT, lithium, of_family, sulphide
+from .structures import ROOT, frames, sulphide
 
 FOUNDATIONS = ("chgnet:0.3.0", "mace:mini")
 REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
@@ -35,8 +34,8 @@ def built(name: str) -> Potential:
     if name in FOUNDATIONS:
         potential = models.load(name)
     elif name.startswith("graded "):
-        potential = copy.deepcopy(built(name.removeprefix("graded ")))
-        potential = Graded(potential, active_sets(potential, [of_family("amorphous"), sulphide(), lithium()]))
+        potential = built.__wrapped__(name.removeprefix("graded "))
+        potential = Graded(potential, active_sets(potential, frames()[::6]))
     elif name == "committee":
         potential = Committee([strengthened(models.backbone(family).tiny()) for family in models.backbones()])
     elif name in VARIANTS:
