@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from ase import Atoms
+from jaxtyping import Float, Int
 
 from finetune.graph import Graph
 from finetune.potential import Potential
-from finetune.properties import Properties
+from finetune.properties import Properties, concatenate
+
+FEW_GROUPS = 5  # with fewer, the scatter among groups says little
 
 
 @runtime_checkable
@@ -54,3 +59,35 @@ def batches(potential: Potential, structures: Sequence[Atoms], batch_edges: int)
         edges += more
     if members:
         yield potential.collate(members)
+
+
+def predictions(potential: Potential, frames: Sequence[Any], batch_edges: int = 8000) -> Properties:
+    """What a potential says of frames, in their order, on the CPU; in evaluation mode, whatever mode it is in."""
+    was_training = potential.training
+    potential.eval()
+    try:
+        graphs = batches(potential, structures_of(frames), batch_edges)
+        parts = [potential(graph).detach().to("cpu") for graph in graphs]
+    finally:
+        potential.train(was_training)
+    return concatenate(parts)
+
+
+def force_errors(predicted: Properties, frames: Sequence[Labelled]) -> Float[np.ndarray, " atoms"]:
+    """|F predicted - F label| of each atom, eV/Å; NaN where there is no label."""
+    labels = concatenate([frame.labels for frame in frames])
+    return torch.linalg.vector_norm(predicted.forces.double() - labels.forces.double(), dim=1).numpy()
+
+
+def clusters(frames: Sequence[Labelled]) -> Int[np.ndarray, " atoms"]:
+    """Which atoms are not independent of each other: those of one group, or of one frame where groups are few."""
+    groups: Sequence[Any] = [frame.group for frame in frames]
+    if len(set(groups)) < FEW_GROUPS:
+        groups = range(len(frames))
+    _, numbered = np.unique(np.asarray(groups), return_inverse=True)
+    return np.repeat(numbered, [len(frame.atoms) for frame in frames])
+
+
+def numbers_of(frames: Sequence[Any]) -> Int[np.ndarray, " atoms"]:
+    """Atomic numbers of all atoms."""
+    return np.concatenate([atoms.numbers for atoms in structures_of(frames)])
