@@ -10,6 +10,7 @@ from rich.console import Console
 
 from finetune import models
 from finetune.calculators import known_device
+from finetune.cli.inputs import switched
 from finetune.data.checking import check
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
@@ -19,12 +20,7 @@ from finetune.files import write_text
 
 def run(arguments: list[str]) -> None:
     """Evaluate with arguments as on the command line; `--trusted` alone means true."""
-    following = [*arguments[1:], ""]
-    words = [
-        "--trusted=true" if word == "--trusted" and after not in ("true", "false") else word
-        for word, after in zip(arguments, following, strict=True)
-    ]
-    jsonargparse.auto_cli(evaluate, args=words[1:], prog="finetune evaluate", as_positional=True)
+    jsonargparse.auto_cli(evaluate, args=switched(arguments)[1:], prog="finetune evaluate", as_positional=True)
 
 
 def evaluate(

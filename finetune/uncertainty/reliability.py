@@ -18,7 +18,7 @@ from finetune.potential import Potential
 from finetune.uncertainty.calibration import LEVELS, Calibrated, p_values, scores_of, standard_error
 from finetune.uncertainty.frames import Labelled, clusters, force_errors, numbers_of, predictions
 
-SURPRISE = 0.01  # probability, over all elements, of calling frames shifted that are not
+SURPRISE = 0.05  # probability of calling frames shifted that are not, for all atoms and again over the elements
 SHARE = 0.03  # a smaller difference of coverage is of no interest
 
 
@@ -181,7 +181,7 @@ def _doubts(rows: dict[str, Reliability], level: float, known: set[str]) -> list
         atoms = "the atoms" if name == "all" else f"the atoms of {name}"
         if name not in known and name != "all":
             lines.append(f"the calibration had no {name}; nothing is known of its errors")
-        elif row.unlikely < SURPRISE / len(rows):
+        elif row.unlikely < (SURPRISE if name == "all" else SURPRISE / (len(rows) - 1)):
             side = "larger" if row.p_value > 0.5 else "smaller"
             lines.append(
                 f"{atoms} look unlike those of the calibration: {100 * row.covered:.0f} % of errors are covered where "
