@@ -115,14 +115,14 @@ class Potential(nn.Module, ABC):
             return self(graph), self.descriptors(graph)
         with listening(taps) as heard:
             said = self(graph)
-        return said, _joined(heard)
+        return said, joined(heard)
 
     def _from_taps(self, graph: Graph) -> Tensor:
         """The descriptors alone, of a pass without forces."""
         graph = graphs.to(graph, self.device, torch.float64)
         with torch.no_grad(), listening(self.taps()) as heard:
             self.energies({**graph, "vectors": graphs.edge_vectors(graph)})
-        return _joined(heard)
+        return joined(heard)
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -225,22 +225,22 @@ class LinearPotential(Potential):
 
 
 @contextmanager
-def listening(taps: Sequence[Tap]) -> Iterator[list[list[Tensor]]]:
-    """What passes by at each tap while the block runs, without the autograd graph."""
+def listening(taps: Sequence[Tap], differentiable: bool = False) -> Iterator[list[list[Tensor]]]:
+    """What passes by at each tap while the block runs, with or without the autograd graph."""
     heard: list[list[Tensor]] = [[] for _ in taps]
-    hooks = [
-        tap.module.register_forward_hook(
-            lambda _, given, said, k=k: heard[k].append(taps[k].take(given, said).detach())
-        )
-        for k, tap in enumerate(taps)
-    ]
+
+    def hook(k: int, given: tuple[Any, ...], said: Any) -> None:
+        taken = taps[k].take(given, said)
+        heard[k].append(taken if differentiable else taken.detach())
+
+    hooks = [tap.module.register_forward_hook(lambda _, a, b, k=k: hook(k, a, b)) for k, tap in enumerate(taps)]
     try:
         yield heard
     finally:
-        for hook in hooks:
-            hook.remove()
+        for one in hooks:
+            one.remove()
 
 
-def _joined(heard: Sequence[Sequence[Tensor]]) -> Tensor:
+def joined(heard: Sequence[Sequence[Tensor]]) -> Tensor:
     """Descriptors from what was heard at each tap, atoms after atoms and features side by side."""
     return torch.cat([torch.cat(list(parts)) for parts in heard], dim=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetune.errors import InputError
 from finetune.graph import Graph
-from finetune.potential import Exported, Potential
+from finetune.potential import Exported, Potential, Tap
 from finetune.properties import Properties
 
 
@@ -69,6 +69,10 @@ class Wrapper(Potential):
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Those of the potential underneath."""
         return self.potential.energies(graph)
+
+    def taps(self) -> Sequence[Tap]:
+        """Those of the potential underneath."""
+        return self.potential.taps()
 
     def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
         """Those of the potential underneath."""

@@ -1,7 +1,9 @@
 """How far a potential can be believed: extrapolation grades, calibrated errors, readouts that differ."""
 
+from finetune.uncertainty.alignment import aligned
 from finetune.uncertainty.calibration import Calibrated, Calibration, calibrate
 from finetune.uncertainty.grading import ActiveSet, Graded, active_sets
+from finetune.uncertainty.readouts import Shallow, shallow
 from finetune.uncertainty.reliability import Coverage, Reliability, coverage
 
 __all__ = [
@@ -11,7 +13,10 @@ __all__ = [
     "Coverage",
     "Graded",
     "Reliability",
+    "Shallow",
     "active_sets",
+    "aligned",
     "calibrate",
     "coverage",
+    "shallow",
 ]
