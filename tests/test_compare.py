@@ -227,10 +227,13 @@ def test_a_committee_tells_how_far_its_spread_follows_its_error(root, tmp_path):
     assert "Error against committee spread" in [curve.panel for curve in measured.curves]
 
 
-def test_cells_are_only_those_that_are_wanted(data, tmp_path):
-    wanted = Forgetting(files=[data["rattled"]], only=["EMT"], budget=1.0)
-    found = compare({"EMT": EMT(), "again": EMT()}, [wanted], tmp_path / "c", progress=False)
+def test_cells_are_only_those_that_are_wanted(data, broken, tmp_path):
+    wanted = Forgetting(files=[data["rattled"]], only=["EMT", "spoiled"], budget=1.0)
+    spoiled = Foreign("broken_calculators.Spoiled", {"part": "forces", "factor": 1.5})
+    columns = {"EMT": EMT(), "again": EMT(), "spoiled": spoiled}
+    found = compare(columns, [wanted], tmp_path / "c", progress=False)
     assert found.verdict("Forgetting", "EMT")[0] == "within"
+    assert found.verdict("Forgetting", "spoiled")[0] == "beyond"
     assert found.verdict("Forgetting", "again")[0] == "none"
 
 

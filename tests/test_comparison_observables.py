@@ -208,9 +208,10 @@ def test_errors_of_scaled_forces_are_known(tmp_path):
 
 def test_distance_from_the_interface_of_two_slabs_is_their_geometry():
     metal = [(0, 0, z) for z in (0.0, 3.0, 6.0)]
-    atoms = Atoms("Li3P2", [*metal, (0, 0, 11.0), (0, 0, 14.0)], cell=[30, 30, 40], pbc=True)
+    other = [(0, 0, 11.0), (0, 0, 14.0), (2.0, 0, 14.0)]  # the last is lithium bound to phosphorus
+    atoms = Atoms("Li3P2Li", [*metal, *other], cell=[30, 30, 40], pbc=True)
     distances = from_interface(atoms, "Li", 3.2)
-    np.testing.assert_allclose(distances, [11.0, 8.0, 5.0, 5.0, 8.0])
+    np.testing.assert_allclose(distances, [11.0, 8.0, 5.0, 5.0, 8.0, np.hypot(2.0, 8.0)])
     assert np.isnan(from_interface(atoms[:3], "Li", 3.2)).all()
 
 
