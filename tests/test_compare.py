@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -14,7 +15,9 @@ import yaml
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 
+from finetune import comparison
 from finetune.comparison import (
     Compression,
     Energies,
@@ -30,6 +33,7 @@ from finetune.comparison import (
     compare,
     write_report,
 )
+from finetune.comparison.cells import alone, key
 from finetune.comparison.columns import column
 from finetune.comparison.figures import Curve, Figure, Measured, class_of, judge
 from finetune.errors import InputError
@@ -56,6 +60,7 @@ class Spoiled(EMT):
             self.results["energy"] += self.factor * x * x
         if self.part == "pairs" and n == 2:
             self.results["energy"] *= self.factor
+        self.results["free_energy"] = self.results["energy"]
 
 class Raises(EMT):
     def calculate(self, *rest):
@@ -64,7 +69,7 @@ class Raises(EMT):
 class Nothing(EMT):
     def calculate(self, *rest):
         super().calculate(*rest)
-        self.results["energy"] = float("nan")
+        self.results["energy"] = self.results["free_energy"] = float("nan")
         self.results["forces"] = self.results["forces"] * float("nan")
 
 class Hangs(EMT):
@@ -75,6 +80,13 @@ class Dies(EMT):
     def calculate(self, *rest):
         import os
         os.kill(os.getpid(), 9)
+
+class Starts(EMT):
+    def calculate(self, *rest):
+        import pathlib, subprocess
+        child = subprocess.Popen(["sleep", "4321"])
+        (pathlib.Path(__file__).parent / "started").write_text(str(child.pid))
+        child.wait()
 
 class Slow(EMT):
     def calculate(self, *rest):
@@ -122,7 +134,7 @@ def data(tmp_path) -> dict[str, str]:
 
 def rows(data, **more):
     return [
-        Errors(files=[data["rattled"]], metal="Li"),
+        Errors(files=[data["rattled"]]),
         EquationOfState(files=[data["volumes"]]),
         PairCurves(elements=["Cu"]),
         *more.values(),
@@ -189,6 +201,57 @@ def test_the_weights_of_a_model_decide_its_identity_and_its_name_does_not():
     assert column("mace:mini").identity() == Model("mace:mini").identity()
     assert column("mace:mini").identity() != column("chgnet").identity()
     assert column(["chgnet", "mace:mini"]).identity() != column("chgnet").identity()
+
+
+def test_cells_that_are_the_same_are_computed_once_and_do_not_meet(data, tmp_path):
+    runs = {"structures": [data["rattled"]], "temperatures_K": (300.0,), "ps": 0.05, "most": 1}
+    twice = [Stability(**runs), Stability(title="again", tolerances={"survived": Tolerance(9.0, target=100.0)}, **runs)]
+    found = compare({"a": Foreign("ase.calculators.emt.EMT"), "b": Foreign("ase.calculators.emt.EMT")}, twice, tmp_path)
+    assert all(result.measured is not None for result in found.results.values()), found.results
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 1
+
+
+def test_what_decides_figures_decides_the_key_and_use_or_place_does_not(data, tmp_path, monkeypatch):
+    errors = Errors(files=[data["rattled"]])
+    assert key("x", errors) == key(
+        "x", Errors(files=[os.path.relpath(data["rattled"])], force_edges=[0.0, 0.5, 1.0, 2.0, 5.0])
+    )
+    assert key("x", errors) != key("x", Errors(files=[data["rattled"]], force_edges=[0.0, 1.0]))
+    made, used = EMT(), bulk("Cu")
+    fresh = column(made).identity()
+    used.calc = LennardJones()
+    before = column(used.calc).identity()
+    used.get_potential_energy()
+    assert column(used.calc).identity() == before != fresh
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.ckpt").write_text("one")
+    given = Foreign("finetune.calculator", {"model": str(tmp_path / "run")})
+    before = given.identity()
+    (tmp_path / "run" / "best.ckpt").write_text("two")
+    assert given.identity() != before
+
+
+def test_programs_that_a_calculator_has_started_end_with_its_cell(data, broken, tmp_path):
+    found = compare(
+        {"a": Foreign("broken_calculators.Starts")}, [Errors(files=[data["rattled"]])], tmp_path / "c", limit_s=6.0
+    )
+    assert "not finished" in found.results["Errors on labelled frames", "a"].error
+    pid = int((tmp_path / "started").read_text())
+    status = Path(f"/proc/{pid}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+def test_another_command_on_the_same_directory_is_refused(data, tmp_path):
+    with alone(tmp_path / "c" / "cells"), pytest.raises(InputError, match="another comparison"):
+        compare({"EMT": EMT()}, rows(data)[:1], tmp_path / "c")
+
+
+def test_the_shipped_configuration_can_run(root, monkeypatch):
+    monkeypatch.chdir(root)
+    config = yaml.safe_load((root / "configs/compare.yaml").read_text())
+    for given in config["observables"]:
+        kind = getattr(comparison, given["class_path"].rpartition(".")[2])
+        kind(**given["init_args"]).check()
 
 
 def test_the_same_comparison_in_two_places_has_the_same_numbers(data, tmp_path):
@@ -329,8 +392,23 @@ def test_a_comparison_that_is_killed_goes_on_with_what_is_not_there(data, broken
         ({"limit_s": 0}, "limit_s"),
         ({"observables": [{"class_path": "Errors", "init_args": {"files": ["nowhere.extxyz"]}}]}, "nowhere.extxyz"),
         ({"observables": [{"class_path": "Erors"}]}, "Erors"),
-        ({"columns": {"a": {"class_path": "Foreign", "init_args": {"calculator_class": "no.Such"}}}}, "no"),
-        ({"observables": [{"class_path": "Cost", "init_args": {"structures": ["{r}"], "only": ["b"]}}]}, "b"),
+        ({"columns": {"a": {"class_path": "Foreign", "init_args": {"calculator_class": "no.Such"}}}}, "no.Such"),
+        (
+            {"observables": [{"class_path": "Cost", "init_args": {"structures": ["{r}"], "only": ["b"]}}]},
+            "unknown column",
+        ),
+        (
+            {
+                "observables": [
+                    {"class_path": "Errors", "init_args": {"files": ["{r}"], "tolerances": {"force MAE": {}}}}
+                ]
+            },
+            "forces MAE",
+        ),
+        (
+            {"observables": [{"class_path": "Energies", "init_args": {"files": ["{v}"], "reactions": ["Cu -> Au"]}}]},
+            "phase in a reaction",
+        ),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(change, message, data, tmp_path, capsys):
@@ -339,7 +417,7 @@ def test_mistakes_are_told_without_a_traceback(change, message, data, tmp_path, 
         "reference": "DFT" if "columns" not in change else None,
         "observables": [{"class_path": "Errors", "init_args": {"files": [data["rattled"]]}}],
     }
-    text = yaml.safe_dump({**config, **change}).replace("{r}", data["rattled"])
+    text = yaml.safe_dump({**config, **change}).replace("{r}", data["rattled"]).replace("{v}", data["volumes"])
     (tmp_path / "c.yaml").write_text(text.replace("class_path: ", "class_path: finetune.comparison."))
     assert command("compare", "-c", tmp_path / "c.yaml", "--output", tmp_path / "out") != 0
     said = capsys.readouterr()

@@ -12,6 +12,7 @@ import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator
+from pymatgen.core import Composition
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from finetune.comparison import (
@@ -23,13 +24,17 @@ from finetune.comparison import (
     EquationOfState,
     Errors,
     Forgetting,
+    Labels,
     PairCurves,
     Phonons,
     Stability,
+    Tolerance,
     Transport,
 )
+from finetune.comparison.figures import Figure, Measured, judge
 from finetune.comparison.labelled import from_interface
 from finetune.comparison.pairs import minima
+from finetune.comparison.states import State, reaction
 from finetune.comparison.transport import activation, diffusion
 from finetune.errors import InputError
 
@@ -116,32 +121,48 @@ def phases(tmp_path: Path) -> list[str]:
             atoms = Atoms(formula, scaled_positions=place, cell=np.eye(3) * scale * (10.0 * n) ** (1 / 3), pbc=True)
             frames.append(atoms)
             atoms.info = {"group": name, "family": "eos"}
-    frames += [Atoms(symbol, info={"group": symbol, "family": "atom"}) for symbol in ("Li", "P", "S")]
+    frames += [Atoms(symbol, info={"group": f"atom {symbol}", "family": "atom"}) for symbol in ("Li", "P", "S")]
     return write(tmp_path / "phases.extxyz", frames)
 
 
-LEVELS = {"Li": -2.0, "P": -5.0, "S": -4.0, "Li2S": -4.0, "Li3P": -3.5, "Li3PS4": -4.4}
+LEVELS = {"Li": -2.0, "P": -5.0, "S": -4.0, "Li2S": -4.0, "Li3P": -3.5, "Li3PS4": -4.0}
 
 
 def test_reaction_formation_and_hull_energies_follow_from_the_energies_of_phases(tmp_path):
     observable = Energies(files=phases(tmp_path), reactions=["Li3PS4 + Li -> Li2S + Li3P"])
     measured = observable.measure(ByFormula(LEVELS, 0.5, 10.0), tmp_path)
-    # Li3PS4 + 8 Li -> 4 Li2S + Li3P: 16 atoms
-    reaction = (12 * -4.0 + 4 * -3.5 - (8 * -4.4 + 8 * -2.0)) / 16
+    assert measured.figures[0].subject == "Li3PS4 + 8 Li -> 4 Li2S + Li3P"  # 16 atoms
+    reaction = (12 * -4.0 + 4 * -3.5 - (8 * -4.0 + 8 * -2.0)) / 16
     assert figure(measured, "reaction energy") == pytest.approx(1000 * reaction, abs=1)
     assert figure(measured, "formation energy", "Li2S") == pytest.approx(1000 * (-4.0 + (2 * 2.0 + 4.0) / 3), abs=1)
     assert figure(measured, "energy above the hull", "Li2S") == pytest.approx(0.0, abs=1e-6)
     ends = (3 * 2.0 + 5.0 + 4 * 4.0) / 8
-    apart = (-4.0 * 3 * 1.5 - 5.0 - 4.0 * 2.5) / 8  # 1.5 Li2S + P + 2.5 S
-    apart_P = (-3.5 * 4 - 4.0 * 4) / 8  # Li3P + 4 S
-    assert figure(measured, "formation energy", "Li3PS4") == pytest.approx(1000 * (-4.4 + ends), abs=1)
-    above = 1000 * (-4.4 - min(apart, apart_P))
-    assert figure(measured, "energy above the hull", "Li3PS4") == pytest.approx(max(0.0, above), abs=1)
+    apart = (-4.0 * 3 * 1.5 - 5.0 - 4.0 * 2.5) / 8  # 1.5 Li2S + P + 2.5 S, lower than Li3P + 4 S
+    assert figure(measured, "formation energy", "Li3PS4") == pytest.approx(1000 * (-4.0 + ends), abs=1)
+    assert figure(measured, "energy above the hull", "Li3PS4") == pytest.approx(1000 * (-4.0 - apart), abs=1)
+    assert -4.0 - apart > 0.1
+
+
+def test_polymorphs_and_one_sided_reactions_are_what_they_are(tmp_path):
+    found = {
+        name: State(Composition(formula), np.zeros(1), np.zeros(1), level, 10.0, 1.0, 4.0)
+        for name, formula, level in (
+            ("a", "Li3PS4", -4.4),
+            ("b", "Li3PS4", -4.5),
+            ("Li", "Li", -2.0),
+            ("Li2S", "Li2S", -4.0),
+        )
+    }
+    words, energy = reaction("a -> b", found)
+    assert words == "a -> b"
+    assert energy == pytest.approx(-0.1)
+    with pytest.raises(InputError, match="balanced"):
+        reaction("Li2S + Li -> a", found)
 
 
 def test_cohesive_energy_is_that_of_free_atoms_minus_that_of_the_phase(tmp_path):
     files = phases(tmp_path)
-    measured = Energies(files=files).measure(ByFormula(LEVELS), tmp_path)
+    measured = Energies(files=files).measure(ByFormula(LEVELS, 0.5, 10.0), tmp_path)
     assert figure(measured, "cohesive energy", "Li2S") == pytest.approx(1000 * ((-4.0 - 4.0) / 3 + 4.0), abs=1)
 
 
@@ -163,11 +184,11 @@ def test_minimum_and_depth_of_a_morse_pair_are_its_parameters(tmp_path):
 def test_minima_are_counted_and_ripples_are_not():
     r = np.linspace(0.8, 6.0, 2000)
     well = (r - 2.5) ** 2
-    assert minima(well) == 1
-    assert minima(well + 0.004 * np.sin(40 * r)) == 1
-    assert minima(well - 3.0 * np.exp(-((r - 4.5) ** 2) / 0.1)) == 2
-    assert minima(-1 / r) == 1  # falls into contact
-    assert minima(1 / r) == 0  # repels everywhere
+    assert minima(well) == [int(np.argmin(well))]
+    assert len(minima(well + 0.002 * np.sin(40 * r))) == 1
+    assert len(minima(well - 3.0 * np.exp(-((r - 4.5) ** 2) / 0.1))) == 2
+    assert minima(-1 / r) == [0]  # falls into contact
+    assert minima(1 / r) == []  # repels everywhere
 
 
 def test_a_potential_that_falls_at_short_distance_has_holes_and_lennard_jones_has_none(tmp_path):
@@ -185,6 +206,48 @@ def test_a_potential_that_falls_at_short_distance_has_holes_and_lennard_jones_ha
     assert len(broken.curves) == 4
 
 
+def test_a_hole_at_contact_or_no_numbers_are_no_good_pair_curve(tmp_path):
+    well = morse(0.9, 1.4, 2.7)
+
+    def energy(r):
+        return well.energy(r) - 400 * np.maximum(1.4 - r, 0) ** 2
+
+    pit = PairCurves(elements=["Li"]).measure(Pairs(energy, well.slope, 12.0), tmp_path)
+    assert figure(pit, "falls at contact", "Li-Li") == 1
+    assert figure(pit, "spurious minima", "Li-Li") == 0
+    collapse = PairCurves(elements=["Li"]).measure(Pairs(lambda r: -30 / r**2, well.slope, 12.0), tmp_path)
+    assert figure(collapse, "falls at contact", "Li-Li") == 1
+    assert np.isnan(figure(collapse, "depth", "Li-Li"))
+    nothing = PairCurves(elements=["Li"]).measure(Pairs(lambda r: r * np.nan, well.slope, 12.0), tmp_path)
+    assert all(np.isnan(f.value) for f in nothing.figures if f.kind != "repulsion at the shortest")
+
+
+def test_recorded_pairs_take_the_lowest_spin_state_and_skip_what_is_not_known(tmp_path):
+    frames = []
+    for r in np.linspace(1.0, 6.0, 40):
+        for level in (0.0, 0.3):
+            atoms = Atoms("Li2", [(0, 0, 0), (r, 0, 0)], cell=[12.0] * 3, pbc=True)
+            own = Atoms("Li2", [(0, 0, 0), (r, 0, 0)])
+            own.calc = morse(0.9, 1.4, 2.7)
+            atoms.info = {"REF_energy": own.get_potential_energy() + level, "group": "pair", "family": "dimer"}
+            frames.append(atoms)
+    files = write(tmp_path / "pairs.extxyz", frames)
+    observable = PairCurves(elements=["Li"])
+    measured = observable.recorded(Labels(files).calculator(), tmp_path)
+    wave = np.exp(-1.4 * (6.0 - 2.7))
+    assert figure(measured, "depth", "Li-Li") == pytest.approx(0.9 * (1 + wave**2 - 2 * wave), abs=0.005)
+    assert figure(measured, "distance of the minimum", "Li-Li") == pytest.approx(2.7, abs=0.02)
+    files = write(tmp_path / "short.extxyz", frames[:40])
+    assert not observable.recorded(Labels(files).calculator(), tmp_path).figures  # no zero of energy
+
+
+def test_errors_of_both_sides_count_when_figures_are_judged():
+    limits = {"coordination": Tolerance(0.1)}
+    reference = Measured([Figure("Li-S", "coordination", 4.0, "", 3.6, 4.4)])
+    ratio = judge([Figure("Li-S", "coordination", 5.0, "", 4.7, 5.3)], reference, limits)[0].ratio
+    assert ratio == pytest.approx(1.0 / np.sqrt(0.1**2 + 0.4**2 + 0.3**2))
+
+
 def test_a_potential_that_never_resists_is_a_hole(tmp_path):
     files = write(tmp_path / "c.extxyz", rattled())
     nothing = Pairs(np.zeros_like, np.zeros_like, 3.0)
@@ -196,7 +259,7 @@ def test_errors_of_scaled_forces_are_known(tmp_path):
     files = write(tmp_path / "l.extxyz", frames)
     spoiled = lennard_jones(EPSILON, SIGMA, 2 * SIGMA)
     spoiled.scale = 0.8
-    measured = Errors(files=files).measure(spoiled, tmp_path)
+    measured = Errors(files=files, metal="Li").measure(spoiled, tmp_path)
     forces = np.concatenate([atoms.arrays["REF_forces"] for atoms in frames])
     assert figure(measured, "forces slope") == pytest.approx(0.8)
     assert figure(measured, "forces MAE") == pytest.approx(1000 * 0.2 * np.abs(forces).mean())
@@ -236,7 +299,7 @@ def test_a_cold_crystal_has_twelve_neighbours_at_its_distance_and_a_tetrahedron_
         atoms.set_cell([15] * 3)
         atoms.pbc = True
         tetrahedra.append(atoms)
-    curves = Distributions(structures=["none"], bond=1.5).count(tetrahedra).curves
+    curves = Distributions(structures=["none"], bond=1.5, angle=("S", "P", "S")).count(tetrahedra).curves
     angle = next(curve for curve in curves if curve.panel == "angle S-P-S")
     assert angle.x[int(np.argmax(angle.y))] == pytest.approx(109.47, abs=1.6)
     assert sum(angle.y) * 3 == pytest.approx(1.0)  # per degree
@@ -345,5 +408,5 @@ def test_cost_is_the_time_that_a_step_takes(tmp_path):
     observable = Cost(structures=files, repeats=[(1, 1, 1), (2, 1, 1)])
     measured = observable.measure(Slow({"Cu": -1.0}), tmp_path)
     times = {f.subject: f.value for f in measured.figures if f.kind == "time per atom and step"}
-    assert 20 / 4 <= times["4 atoms"] < 30 / 4
-    assert 20 / 8 <= times["8 atoms"] < 30 / 8
+    assert 20 / 4 <= times["4 atoms"] < 60 / 4  # a busy machine takes longer
+    assert 20 / 8 <= times["8 atoms"] < 60 / 8

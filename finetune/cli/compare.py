@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -60,7 +61,11 @@ def compare(
         wandb_project: log the same tables and plots to this project of Weights & Biases.
         told: commands and configuration for the report.
     """
-    comparison = compare_all(columns, observables, output, reference, executor, limit_s)
+    try:
+        comparison = compare_all(columns, observables, output, reference, executor, limit_s)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with what is not there yet", file=sys.stderr)
+        return 130
     story = told or Told(title, versions=versions())
     page = write_report(comparison, output, story)
     Console().print(table(comparison))

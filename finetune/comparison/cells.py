@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import importlib
 import json
@@ -10,13 +11,14 @@ import math
 import multiprocessing
 import os
 import shutil
-import sys
+import signal
 import threading
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +30,23 @@ from finetune.errors import InputError
 from finetune.files import write_text
 
 END_S = 10.0  # that a process may take to end after its answer
-POLL_S = 1.0  # how often a cell looks whether the command is still there
 HEAVY = ("torch", "ase.io", "chgnet.model", "pymatgen.core", "finetune.comparison")
+NOTHING = "nothing is recorded of it"
+_running: set[Any] = set()  # processes of cells that this process has started
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An observable and a column.
+    """An observable and what makes a calculator.
 
     Attributes:
-        column: name of the column.
-        maker: makes its calculator.
+        maker: makes the calculator.
         observable: what is measured.
         key: hash of what decides the figures.
         limit_s: longest time that it may take, s.
         directory: where cells are kept.
     """
 
-    column: str
     maker: Column
     observable: Observable
     key: str
@@ -87,6 +88,22 @@ def key(identity: str, observable: Observable) -> str:
     return digest.hexdigest()[:20]
 
 
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keep other commands out of a directory of cells while this one computes.
+
+    Raises:
+        InputError: another command is at it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it when the process ends
+        except BlockingIOError as error:
+            raise InputError(f"another comparison is computing into {directory}; wait, or choose another") from error
+        yield
+
+
 def kept(cell: Cell) -> Result | None:
     """The result of a cell that has been computed; None where it has not, or its file is damaged."""
     try:
@@ -105,52 +122,75 @@ def compute(cell: Cell) -> Result:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*HEAVY])
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(cell, theirs, os.getpid()), daemon=True)
+    process = context.Process(target=_child, args=(cell, theirs))
     cell.place.mkdir(parents=True, exist_ok=True)
     process.start()
+    _running.add(process)
     theirs.close()
     try:
-        answer = _answer(ours, process, cell.limit_s)
+        answer = _answer(cell, ours, process)
         process.join(0 if answer.measured is None else END_S)
     finally:
-        process.kill()
-        process.join()
+        _kill(process)
         ours.close()
     result = replace(answer, wall_s=time.monotonic() - begin)
     if result.measured is not None:
-        content = {
-            "column": cell.column,
-            "settings": cell.observable.settings(),
-            "measured": result.measured.json(),
-            "wall_s": round(result.wall_s, 2),
-        }
-        write_text(cell.path, json.dumps(content, ensure_ascii=False) + "\n")
+        content = {"settings": cell.observable.settings(), "measured": result.measured.json()}
+        text = json.dumps({**content, "wall_s": round(result.wall_s, 2)}, ensure_ascii=False)
+        write_text(cell.path, text + "\n")
         shutil.rmtree(cell.place, ignore_errors=True)
     return result
 
 
-def _answer(pipe: Connection, process: Any, limit_s: float) -> Result:
+def stop() -> None:
+    """End the processes of all cells that are being computed."""
+    for process in list(_running):
+        _kill(process)
+
+
+def _kill(process: Any) -> None:
+    """End a process and the programs that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+    _running.discard(process)
+
+
+def _answer(cell: Cell, pipe: Connection, process: Any) -> Result:
     """What the process says, or why it says nothing."""
-    if not pipe.poll(limit_s):
-        return Result(None, f"not finished after {limit_s:g} s, and stopped; raise limit_s, or look why it hangs")
+    if not pipe.poll(cell.limit_s):
+        return Result(None, f"not finished after {cell.limit_s:g} s, and stopped; raise limit_s, or look why it hangs")
     try:
         kind, content = pipe.recv()
-    except EOFError:
-        process.join(10)
-        return Result(None, f"its process died (exit status {process.exitcode}), for want of memory or by a crash")
-    if kind == "measured":
-        return Result(Measured.from_json(content))
-    return Result(None, content)
+    except (EOFError, OSError):
+        process.join(END_S)
+        return Result(None, _death(process.exitcode))
+    return Result(Measured.from_json(content)) if kind == "measured" else Result(None, content)
 
 
-def _child(cell: Cell, pipe: Connection, parent: int) -> None:
+def _death(status: int | None) -> str:
+    """Why a process ended without an answer."""
+    if status is not None and status < 0:
+        return f"its process died by signal {-status}, for want of memory or by a crash"
+    return (
+        f"its process ended with status {status} before it began; in a script, call compare() under "
+        "if __name__ == '__main__', and give calculators of your own as Foreign('module.Class')"
+    )
+
+
+def _child(cell: Cell, pipe: Connection) -> None:
     """Measure, and send what is found."""
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    log = (cell.place / "log.txt").open("w")
-    with contextlib.suppress(BrokenPipeError), contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    os.setsid()
+    threading.Thread(target=_watch, daemon=True).start()
+    with (
+        (cell.place / "log.txt").open("w") as log,
+        contextlib.suppress(BrokenPipeError),
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         try:
+            importlib.import_module("torch").set_num_threads(threads())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 measured = measure(cell)
@@ -164,7 +204,12 @@ def _child(cell: Cell, pipe: Connection, parent: int) -> None:
             pipe.send(("error", f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"))
         else:
             pipe.send(("measured", measured.json()))
-        sys.stdout.flush()
+
+
+def threads() -> int:
+    """Threads of a cell: `OMP_NUM_THREADS`, or one, since cells fill the cores."""
+    first = os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]
+    return int(first) if first.isdigit() and int(first) > 0 else 1
 
 
 def measure(cell: Cell) -> Measured:
@@ -179,15 +224,16 @@ def measure(cell: Cell) -> Measured:
     else:
         measured = cell.observable.measure(calculator, cell.place)
     if not measured.figures and not measured.curves:
-        raise InputError("nothing is recorded of it" if isinstance(calculator, Recorded) else "it found nothing")
+        raise InputError(NOTHING if isinstance(calculator, Recorded) else "it found nothing")
     numbers = [figure.value for figure in measured.figures] + [y for curve in measured.curves for y in curve.y]
     if not any(math.isfinite(number) for number in numbers):
         raise InputError("none of its figures is a number")
     return measured
 
 
-def _watch(parent: int) -> None:
-    """End this process as soon as the command that wanted it is no longer there."""
-    while Path("/proc", str(parent)).exists() or not Path("/proc").exists():
-        time.sleep(POLL_S)
-    os._exit(1)
+def _watch() -> None:
+    """End this process and what it has started as soon as the one that wanted it is no longer there."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.killpg(0, signal.SIGKILL)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
+import inspect
 import json
 import os
 import pickle
@@ -13,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ase.calculators.calculator import BaseCalculator
 
 from finetune import calculators, models
@@ -71,8 +74,8 @@ class Model(Column):
         return calculators.calculator(self.potential(), self.device, self.dtype)
 
     def identity(self) -> str:
-        """Kind, config and weights."""
-        return f"{_weights(self.potential())} {self.dtype}"
+        """Kind, config, weights, dtype and device."""
+        return f"{_weights(self.potential())} {self.dtype} {self.device}"
 
     def provenance(self) -> dict[str, str]:
         """Kind, size, licence, and what the run directories say of data, seed, revision and versions."""
@@ -86,11 +89,9 @@ class Model(Column):
             "licence": potential.licence,
             "weights (SHA-256)": _weights(potential).split()[-1],
         }
-        for k, name in enumerate(names):
-            facts = _of_run(Path(name) if Path(name).is_dir() else Path(name).parent)
+        for name in names:
+            facts = _of_run(Path(name)) if Path(name).exists() else {}
             told |= {(f"{key} of {name}" if len(names) > 1 else key): value for key, value in facts.items()}
-            if k == 3:
-                break
         return told
 
 
@@ -123,15 +124,13 @@ class Foreign(Column):
             InputError: there is no such class, it does not take the settings, or what it needs is not installed.
         """
         Calculated(self.calculator_class, self.settings).check()
-        texts = [value for value in self.settings.values() if isinstance(value, str) and Path(value).is_file()]
-        code = Calculated(self.calculator_class).code()
-        files = {text: hashlib.sha256(Path(text).read_bytes()).hexdigest() for text in texts}
-        return f"{self.calculator_class} {code} {json.dumps(self.settings, sort_keys=True, default=str)} {files}"
+        settings = json.dumps(_hashed(self.settings), sort_keys=True, default=str)
+        return f"{self.calculator_class} {_code(self.calculator_class)} {settings}"
 
     def provenance(self) -> dict[str, str]:
         """Class, package and settings."""
         settings = json.dumps(self.settings, sort_keys=True, default=str)
-        return {"kind": self.calculator_class, "code": Calculated(self.calculator_class).code(), "settings": settings}
+        return {"kind": self.calculator_class, "code": _code(self.calculator_class), "settings": settings}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +152,17 @@ class Instance(Column):
         if isinstance(self.made, PotentialCalculator):
             return _weights(self.made.potential)
         try:
-            content = pickle.dumps(self.made)
+            content = pickle.dumps(self.made)  # that is how it gets to where it is used
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             name = type(self.made).__name__
             raise InputError(
                 f"{name} cannot be sent to another process ({error}); give Foreign('module.{name}', settings)"
             ) from error
-        return f"{type(self.made).__qualname__} {hashlib.sha256(content).hexdigest()}"
+        kind = f"{type(self.made).__module__}.{type(self.made).__qualname__}"
+        parameters = getattr(self.made, "parameters", None)  # use changes the rest of a calculator, but not these
+        if not isinstance(parameters, Mapping):
+            return f"{kind} {hashlib.sha256(content).hexdigest()}"
+        return f"{kind} {_code(kind)} {json.dumps(dict(parameters), sort_keys=True, default=repr)}"
 
     def provenance(self) -> dict[str, str]:
         """Its class and parameters."""
@@ -209,6 +212,37 @@ def column(given: Given) -> Column:
     return Model(given if isinstance(given, Potential) else list(given))
 
 
+def _hashed(value: Any) -> Any:
+    """Settings with the contents of files and directories in place of their names."""
+    if isinstance(value, Mapping):
+        return {key: _hashed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hashed(item) for item in value]
+    if not isinstance(value, str | os.PathLike) or not Path(value).exists():
+        return value
+    files = [Path(value)] if Path(value).is_file() else sorted(p for p in Path(value).rglob("*") if p.is_file())
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
+def _code(path: str) -> str:
+    """Package and version of a class, or the hash of its source where it is of no package."""
+    code = Calculated(path).code()
+    if " " in code:
+        return code
+    source = inspect.getsourcefile(importlib.import_module(path.rpartition(".")[0]))
+    return f"{code} {hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]}" if source else code
+
+
+def _foundation(directory: Path) -> str:
+    """The potential that a run started from, as its config says."""
+    try:
+        config = yaml.safe_load((directory / "config.yaml").read_text())
+        given = config["model"]["potential"]
+    except (FileNotFoundError, yaml.YAMLError, KeyError, TypeError):
+        return ""
+    return given if isinstance(given, str) else str(given.get("class_path", "")).rpartition(".")[2]
+
+
 def _weights(potential: Potential) -> str:
     digest = hashlib.sha256(json.dumps(potential.config(), sort_keys=True, default=str).encode())
     for name, value in sorted(potential.state_dict().items()):
@@ -217,14 +251,16 @@ def _weights(potential: Potential) -> str:
     return f"{potential.kind} {digest.hexdigest()[:16]}"
 
 
-def _of_run(directory: Path) -> dict[str, str]:
-    """What a run directory says of how its model was made."""
-    record = directory / "provenance.json"
-    if not record.is_file():
+def _of_run(place: Path) -> dict[str, str]:
+    """What the run directory of a model says of how it was made."""
+    directory = place if place.is_dir() else place.parent
+    try:
+        content: Mapping[str, Any] = json.loads((directory / "provenance.json").read_text())
+    except (FileNotFoundError, ValueError):
         return {}
-    content: Mapping[str, Any] = json.loads(record.read_text())
     data, versions = content.get("data", {}), content.get("versions", {})
     return {
+        "foundation": _foundation(directory),
         "foundation's licence": str(content.get("foundation_licence", "")),
         "data (SHA-256)": str(data.get("sha256", ""))[:16],
         "frames": f"{data.get('train', '?')} train, {data.get('valid', '?')} valid",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from finetune.comparison.cells import Cell, Result, compute, kept
-from finetune.comparison.cells import key as key_of
+from finetune.comparison import cells as one
+from finetune.comparison.cells import Cell, Result
 from finetune.comparison.columns import Column, Given, column
 from finetune.comparison.figures import Figure, Judged, class_of, judge, worst
 from finetune.comparison.observable import Observable
 from finetune.data.caching import QUIET_S
 from finetune.errors import InputError, unknown
+
+LONGEST_S = 1e6  # a time limit that can be waited for
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,13 @@ class Comparison:
         reference = standard.measured if standard is not None else None
         own: list[Figure] = [*result.measured.figures]
         observable = self.observables[row]
+        limits = observable.limits()
         if reference is not None:
             own += observable.against(result.measured, reference)
-        return judge(own, reference, observable.limits())
+            there = {figure.name for figure in own}
+            lacking = [f for f in reference.figures if f.name not in there and f.kind in limits]
+            own += [replace(figure, value=math.nan, low=None, high=None) for figure in lacking]
+        return judge(own, reference, limits)
 
     def verdict(self, row: str, name: str) -> tuple[str, Judged | None]:
         """Class of a cell (`within`, `near`, `off`, `beyond`, `told`, `failed`, `none`) and its worst figure."""
@@ -59,7 +66,8 @@ class Comparison:
         if result.measured is None:
             return "failed", None
         far = worst(self.judged(row, name))
-        return ("told", None) if far is None else (class_of(far.ratio), far)
+        strict = self.observables[row].strict
+        return ("told", None) if far is None else (class_of(far.ratio, strict), far)
 
 
 def compare(
@@ -97,43 +105,45 @@ def compare(
     identities = {name: maker.identity() for name, maker in columns.items()}
     place = Path(directory) / "cells"
     cells = {
-        (row, name): Cell(
-            name, maker, rows[row], key_of(identities[name], rows[row]), _limit(rows[row], limit_s), place
-        )
+        (row, name): Cell(maker, rows[row], one.key(identities[name], rows[row]), _limit(rows[row], limit_s), place)
         for row in rows
         for name, maker in columns.items()
         if not rows[row].only or name in rows[row].only or name == reference
     }
-    results = _run(cells, executor, progress)
     provenance = {name: maker.provenance() for name, maker in columns.items()}
+    with one.alone(place):
+        results = _run(cells, executor, progress)
     return Comparison(columns, rows, results, reference, provenance)
 
 
 def _run(
     cells: Mapping[tuple[str, str], Cell], executor: Executor | None, progress: bool
 ) -> dict[tuple[str, str], Result]:
-    """The results of cells: those that are kept, and the others computed; those that want the machine alone last."""
-    found = {where: result for where, cell in cells.items() if (result := kept(cell)) is not None}
-    todo = {where: cell for where, cell in cells.items() if where not in found}
-    together: dict[Future[Result], tuple[str, str]] = {}
+    """The results of cells: those that are kept, and the others, each key once; those that want to be alone last."""
+    distinct = {cell.key: cell for cell in cells.values()}
+    found = {key: result for key, cell in distinct.items() if (result := one.kept(cell)) is not None}
+    todo = [cell for key, cell in distinct.items() if key not in found]
+    together: dict[Future[Result], str] = {}
     pool = executor or ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))))
-    with tqdm(total=len(cells), desc="compare", unit="cell", disable=None if progress else True, delay=QUIET_S) as bar:
+    hidden = None if progress else True
+    with tqdm(total=len(distinct), desc="compare", unit="cell", disable=hidden, delay=QUIET_S) as bar:
         bar.update(len(found))
         try:
-            together |= {pool.submit(compute, c): where for where, c in todo.items() if not c.observable.alone}
+            together |= {pool.submit(one.compute, cell): cell.key for cell in todo if not cell.observable.alone}
             for future in as_completed(together):
                 found[together[future]] = _result(future)
                 bar.update()
-            for where, cell in todo.items():
+            for cell in todo:
                 if cell.observable.alone:
-                    found[where] = _result(pool.submit(compute, cell))
+                    found[cell.key] = _result(pool.submit(one.compute, cell))
                     bar.update()
         finally:
             for future in together:
                 with contextlib.suppress(NotImplementedError):  # Parsl cannot
                     future.cancel()
+            one.stop()
             pool.shutdown(wait=False)
-    return {where: found[where] for where in cells}
+    return {where: found[cell.key] for where, cell in cells.items()}
 
 
 def _result(future: Future[Result]) -> Result:
@@ -164,12 +174,15 @@ def _check(
         raise InputError("a comparison needs at least one column and one observable")
     if reference is not None and reference not in columns:
         raise unknown("reference column", reference, columns)
-    if not limit_s > 0:
-        raise InputError(f"limit_s is {limit_s:g} s; give a time above 0")
-    for observable in rows.values():
+    for heading, observable in rows.items():
         for name in observable.only:
             if name not in columns:
                 raise unknown("column", name, columns)
+        for kind in observable.tolerances or {}:
+            if kind not in observable.usual:
+                raise unknown(f"quantity in the tolerances of {heading}", kind, observable.usual)
+        if not 0 < _limit(observable, limit_s) < LONGEST_S:
+            raise InputError(f"limit_s of {heading} is {_limit(observable, limit_s):g} s; give 0 to {LONGEST_S:g}")
         observable.check()
 
 

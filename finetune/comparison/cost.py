@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import resource
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from ase import units
 from ase.calculators.calculator import BaseCalculator
 from ase.md.velocitydistribution import thermalize_momenta
@@ -68,8 +71,15 @@ class Cost(Observable):
             costs.append(cost)
         memory = (_peak_MB() - before) / sizes[-1]
         figures.append(Figure(f"{sizes[-1]:.0f} atoms", "memory per atom beyond the start", memory, "MB"))
+        device = getattr(getattr(calculator, "potential", None), "device", "cpu")
+        threads = torch.get_num_threads()
+        notes = [f"on {platform.node() or 'this machine'}, {device}, {threads} thread{'s' if threads > 1 else ''}"]
         labels = ("atoms", "time per atom and step, ms")
-        return Measured(figures, [Curve("Time of a step", sizes, costs, *labels, style="both")])
+        return Measured(figures, [Curve("Time of a step", sizes, costs, *labels, style="both")], notes)
+
+    def settings(self) -> dict[str, Any]:
+        """Its own, the machine, and the threads."""
+        return {**super().settings(), "machine": platform.node(), "threads": os.environ.get("OMP_NUM_THREADS", "1")}
 
     def recorded(self, calculator: Recorded, place: Path) -> Measured:
         """Nothing."""

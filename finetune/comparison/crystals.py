@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,19 +31,11 @@ class Crystals(Observable):
     """
 
     kind: ClassVar[str] = ""
-    needs: ClassVar[Sequence[str]] = ("matcalc", "phonopy")
+    packages: ClassVar[Sequence[str]] = ("matcalc", "phonopy")
 
     file: str
     phases: Sequence[str] = ()
     fmax: float = 0.01
-
-    def check(self) -> None:
-        """The file, and the packages."""
-        super().check()
-        missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
-        if missing:
-            name = type(self).__name__
-            raise InputError(f"{name} needs {', '.join(missing)}; pip install 'finetune-interface[compare]'")
 
     def entries(self) -> list[dict[str, Any]]:
         """The phases with their DFT values.

@@ -13,7 +13,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.neighborlist import neighbor_list
-from scipy.integrate import trapezoid
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import find_peaks
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, starts
@@ -23,6 +24,7 @@ from finetune.errors import InputError
 from finetune.md import Langevin, Output, Stage, simulate
 
 BLOCKS = 4
+SMOOTH = 1.5  # bins, of the g(r) whose peaks are looked for
 FRAMES = "trajectory.extxyz"
 
 
@@ -65,7 +67,7 @@ class Distributions(Observable):
     every_fs: float = 10.0
     cutoff: float = 6.0
     bins: int = 120
-    angle: Sequence[str] = ("S", "P", "S")
+    angle: Sequence[str] = ()
     bond: float = 2.6
     trajectory: Sequence[str] = ()
     trajectory_fs: float = 2.0
@@ -109,8 +111,7 @@ class Distributions(Observable):
             name, values = "-".join(pair), np.array([part[pair][0] for part in parts])
             mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(BLOCKS)
             curves.append(_curve(f"g(r) {name}", middles, mean, error, "distance, Å", "g(r)"))
-            numbers = np.array([part[pair][1] for part in parts])
-            figures += _of_pair(name, middles, mean, numbers)
+            figures += _of_pair(name, middles, mean, values, np.array([part[pair][1] for part in parts]))
         if len(self.angle) == 3:
             curves += self._angles(frames, blocks)
         return Measured(figures, curves)
@@ -135,9 +136,18 @@ class Distributions(Observable):
             other = known.get(curve.panel)
             if other is not None and len(other.y) == len(curve.y):
                 own, wanted = np.array(curve.y), np.array(other.y)
-                distance = np.abs(own - wanted).mean() / wanted.mean() if wanted.any() else np.nan
-                found.append(Figure(curve.panel, "distance from DFT", float(distance)))
+                distance = float(np.abs(own - wanted).mean() / wanted.mean()) if wanted.any() else np.nan
+                noise = np.hypot(_half(curve), _half(other)).mean() / wanted.mean() if wanted.any() else 0.0
+                found.append(
+                    Figure(
+                        curve.panel, "distance from DFT", distance, "", distance - float(noise), distance + float(noise)
+                    )
+                )
         return found
+
+
+def _half(curve: Curve) -> np.ndarray:
+    return (np.array(curve.high) - np.array(curve.low)) / 2
 
 
 def _curve(panel: str, x: np.ndarray, y: np.ndarray, error: np.ndarray, x_label: str, y_label: str) -> Curve:
@@ -166,26 +176,27 @@ def _radial(
     return found
 
 
-def _of_pair(name: str, r: np.ndarray, g: np.ndarray, running: np.ndarray) -> list[Figure]:
-    """First peak, and the coordination number up to the minimum behind it."""
-    high = np.flatnonzero(g > 0.5 * g.max())
-    if not len(high) or g.max() <= 0:
+def _of_pair(name: str, r: np.ndarray, g: np.ndarray, blocks: np.ndarray, running: np.ndarray) -> list[Figure]:
+    """First peak, and the coordination number up to the minimum behind it, with errors over blocks."""
+    place = _first_peak(g)
+    if place is None:
         return []
-    start = int(high[0])
-    end = start
-    while end < len(g) - 1 and g[end + 1] > 0.5 * g[start:].max():
-        end += 1
-    peak = float(trapezoid(r[start : end + 1] * g[start : end + 1], r[start : end + 1]) or np.nan)
-    weight = float(trapezoid(g[start : end + 1], r[start : end + 1]) or np.nan)
-    position = peak / weight if end > start else float(r[start])
-    behind = end + int(np.argmin(g[end : end + len(g) // 4]))
-    numbers = running[:, behind]
-    error = numbers.std(ddof=1) / np.sqrt(len(numbers))
-    mean = float(numbers.mean())
-    return [
-        Figure(name, "first peak", position, "Å"),
-        Figure(name, "coordination", mean, "", low=mean - float(error), high=mean + float(error)),
-    ]
+    smooth = gaussian_filter1d(g, SMOOTH)
+    behind = place + int(np.argmin(smooth[place : place + len(g) // 4]))
+    peaks = np.array([r[k] for part in blocks if (k := _first_peak(part)) is not None])
+    found = [("first peak", float(r[place]), peaks, "Å"), ("coordination", None, running[:, behind], "")]
+    figures = []
+    for kind, given, values, unit in found:
+        mean = float(values.mean()) if given is None else given
+        error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+        figures.append(Figure(name, kind, mean, unit, low=mean - error, high=mean + error))
+    return figures
+
+
+def _first_peak(g: np.ndarray) -> int | None:
+    """Place of the first maximum of a smoothed g(r) above 1; None where there is none."""
+    found = find_peaks(gaussian_filter1d(g, SMOOTH), height=1.0, prominence=0.3)[0]
+    return int(found[0]) if len(found) else None
 
 
 def _angle_counts(atoms: Atoms, elements: Sequence[str], bond: float, edges: np.ndarray) -> np.ndarray:

@@ -32,6 +32,11 @@ class Figure:
     high: float | None = None
 
     @property
+    def error(self) -> float:
+        """Half of its band; 0 without one."""
+        return 0.0 if self.low is None or self.high is None else abs(self.high - self.low) / 2
+
+    @property
     def name(self) -> str:
         """Subject and quantity."""
         return f"{self.subject}: {self.kind}" if self.subject else self.kind
@@ -130,8 +135,8 @@ class Judged:
     Attributes:
         figure: the figure.
         reference: what DFT says, or the target; None where there is neither.
-        ratio: distance from it over DFT's own uncertainty; NaN where it is only told, infinite where it is not a
-            number.
+        ratio: distance from it over DFT's own uncertainty and the statistical errors of both (root of the sum of
+            squares); NaN where it is only told, infinite where it is no number.
     """
 
     figure: Figure
@@ -154,7 +159,8 @@ def _judge_one(figure: Figure, known: Figure | None, tolerance: Tolerance | None
         return Judged(figure, None, math.nan)
     if not math.isfinite(figure.value):
         return Judged(figure, wanted, math.inf)
-    distance, limit = abs(figure.value - wanted), tolerance.of(wanted)
+    distance = abs(figure.value - wanted)
+    limit = math.hypot(tolerance.of(wanted), figure.error, 0.0 if known is None else known.error)
     if distance == 0:
         return Judged(figure, wanted, 0.0)
     return Judged(figure, wanted, distance / limit if limit > 0 else math.inf)
@@ -166,10 +172,15 @@ def worst(judged: Sequence[Judged]) -> Judged | None:
     return max(ranked, key=lambda one: one.ratio) if ranked else None
 
 
-def class_of(ratio: float) -> str:
-    """`within` DFT's own uncertainty, `near` (3 times), `off` (10 times), `beyond`; `told` where nothing is judged."""
+def class_of(ratio: float, strict: bool = False) -> str:
+    """`within` DFT's own uncertainty, `near` (3 times), `off` (10 times), `beyond`; `told` where nothing is judged.
+
+    Strictly there is `within` and `beyond` only.
+    """
     if math.isnan(ratio):
         return "told"
+    if strict and ratio > 1:
+        return "beyond"
     return "within" if ratio <= 1 else "near" if ratio <= NEAR else "off" if ratio <= MIDDLE else "beyond"
 
 

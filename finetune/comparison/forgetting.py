@@ -31,9 +31,10 @@ class Forgetting(Observable):
     about: ClassVar[str] = (
         "Mean absolute difference from the foundation model on structures outside the fine-tuning set, labelled by the "
         "foundation itself. Some drift is what tuning is for; elements and phases that the data do not hold should "
-        "move little. The budget is a convention, not DFT."
+        "move little. Energies after a shift per element. The budget is a convention."
     )
-    usual: ClassVar[Mapping[str, Tolerance]] = {}
+    strict: ClassVar[bool] = True
+    usual: ClassVar[Mapping[str, Tolerance]] = {"drift of forces": Tolerance(100.0, target=0.0)}
 
     files: Sequence[str]
     budget: float = 100.0

@@ -44,7 +44,8 @@ class Errors(Observable):
     Attributes:
         files: labelled structures: files, folders, glob patterns.
         force_edges: sizes of the reference force, eV/Å, between which its error is told by size.
-        metal: element of the metal; an atom of it without other elements within `bond` belongs to the metal's side.
+        metal: element of the metal, empty where there is no interface; an atom of it without other elements within
+            `bond` belongs to the metal's side.
         bond: longest distance, Å, of such a neighbour.
         distance_edges: distances from the other side, Å, between which errors are told by distance from the interface.
         seed: of the choice of points that are drawn.
@@ -64,7 +65,7 @@ class Errors(Observable):
 
     files: Sequence[str]
     force_edges: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 5.0)
-    metal: str = "Li"
+    metal: str = ""
     bond: float = 3.2
     distance_edges: Sequence[float] = (0.0, 3.5, 5.0, 8.0)
     seed: int = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +14,7 @@ import ase.io
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import Figure, Measured, Tolerance
 from finetune.comparison.recorded import NotRecorded, Recorded
@@ -21,7 +23,7 @@ from finetune.data.reading import expand, read
 from finetune.errors import InputError
 from finetune.properties import Properties
 
-FILES = ("file", "files", "structures")  # settings that name files
+FILES = ("file", "files", "structures", "trajectory")  # settings that name files
 FRAMES = (".extxyz", ".xyz", ".db", ".traj")  # files whose frames say what they are
 JUDGEMENT = ("title", "tolerances", "only", "limit_s")  # settings that change no figure
 
@@ -42,6 +44,8 @@ class Observable(ABC):
     usual: ClassVar[Mapping[str, Tolerance]] = {}
     revision: ClassVar[int] = 1  # raised where its figures change
     alone: ClassVar[bool] = False  # nothing else may run at the same time
+    strict: ClassVar[bool] = False  # passed or failed, nothing in between
+    packages: ClassVar[Sequence[str]] = ()  # of extras that it needs, and whose versions decide figures
 
     title: str = ""
     tolerances: Mapping[str, Tolerance] | None = None
@@ -68,6 +72,10 @@ class Observable(ABC):
     def check(self) -> None:
         """Raise `InputError` where it cannot work: a file that is not there, an extra that is not installed."""
         self.inputs()
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            name = type(self).__name__
+            raise InputError(f"{name} needs {', '.join(missing)}; pip install 'finetune-interface[compare]'")
 
     def inputs(self) -> list[Path]:
         """Files that it reads; their contents belong to its identity.
@@ -80,9 +88,16 @@ class Observable(ABC):
         return expand(names) if names else []
 
     def settings(self) -> dict[str, Any]:
-        """What decides its figures, as text by name."""
-        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in JUDGEMENT}
-        return {"observable": type(self).__name__, "revision": self.revision, **{k: repr(v) for k, v in kept.items()}}
+        """What decides its figures, beside files, as plain values by name."""
+        left = (*JUDGEMENT, *FILES)  # the contents of files count, not where they are
+        kept = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left}
+        made = {name: importlib.metadata.version(name) for name in self.packages if find_spec(name) is not None}
+        return {
+            "observable": type(self).__name__,
+            "revision": self.revision,
+            **{name: _canonical(value) for name, value in kept.items()},
+            **made,
+        }
 
     def name(self) -> str:
         """Its heading in the report."""
@@ -91,6 +106,17 @@ class Observable(ABC):
     def limits(self) -> dict[str, Tolerance]:
         """DFT's own uncertainty by quantity."""
         return {**self.usual, **(self.tolerances or {})}
+
+
+def _canonical(value: Any) -> Any:
+    """A setting as plain values, the same whether it came from YAML or from Python."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, bool | str) or value is None:
+        return value
+    return float(value) if isinstance(value, int | float) else repr(value)
 
 
 def starts(files: Sequence[str], most: int | None = None) -> list[tuple[str, Atoms]]:
@@ -126,11 +152,12 @@ def _single_point(atoms: Atoms, calculator: BaseCalculator) -> Properties | None
     atoms.calc = calculator
     try:
         energy = atoms.get_potential_energy()
+        energy = getattr(calculator, "results", {}).get("free_energy", energy)  # what forces are derivatives of
     except NotRecorded:
         return None
     try:
-        stress = full_stress(atoms.get_stress())
-    except (PropertyNotImplementedError, NotImplementedError, ValueError):  # or there is no cell
+        stress = full_stress(atoms.get_stress()) if atoms.cell.rank == 3 else np.full((3, 3), np.nan)
+    except NotImplementedError:
         stress = np.full((3, 3), np.nan)
     spread = getattr(calculator, "results", {}).get("forces_std")
     return Properties(

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import PchipInterpolator
 from scipy.signal import find_peaks
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
@@ -22,7 +22,9 @@ from finetune.errors import InputError
 RIPPLE = 0.005  # eV; a dip that is less deep than this is none
 RESISTS_GPA = 1.0
 NOISE = 1e-4  # eV/atom
-FINE = 20  # points of the spline between two distances
+FINE = 20  # points between two distances
+TOP = 10.0  # eV, where curves are cut off, so that wells can be seen
+IMAGE = 5.0  # Å, smallest distance of a pair from its images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +43,14 @@ class PairCurves(Observable):
     heading: ClassVar[str] = "Pair curves"
     about: ClassVar[str] = (
         "Two atoms alone. Depth from the largest distance; a spurious minimum is any beside the deepest, deeper than "
-        "5 meV. Potentials have seldom been trained on pairs: read it for holes and repulsion first."
+        "5 meV; a curve that falls at contact has a hole. Potentials have seldom been trained on pairs: read it for "
+        "holes and repulsion first."
     )
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "distance of the minimum": Tolerance(0.05),
         "depth": Tolerance(0.15),
-        "spurious minima": Tolerance(0.5, target=0.0),
+        "spurious minima": Tolerance(0.05, target=0.0),
+        "falls at contact": Tolerance(0.05, target=0.0),
         "repulsion at the shortest": Tolerance(1.0, 0.2),
     }
 
@@ -72,9 +76,10 @@ class PairCurves(Observable):
             known: dict[float, float] = {}
             for frame in calculator.frames:
                 if len(frame.atoms) == 2 and sorted(frame.atoms.symbols) == sorted(pair) and _alone(frame.atoms):
-                    distance = round(float(frame.atoms.get_distance(0, 1)), 6)
-                    known[distance] = min(known.get(distance, np.inf), float(frame.labels.energy[0]))
-            if len(known) > 3:
+                    distance, energy = round(float(frame.atoms.get_distance(0, 1)), 6), float(frame.labels.energy[0])
+                    if np.isfinite(energy):
+                        known[distance] = min(known.get(distance, np.inf), energy)
+            if len(known) > 3 and max(known) > self.longest - 0.5:  # the zero of energy is that of the longest
                 distances = np.array(sorted(known))
                 energies = np.array([known[r] for r in distances])
                 parts.append(_pair("-".join(pair), distances, energies, self.shortest))
@@ -82,8 +87,9 @@ class PairCurves(Observable):
 
 
 def _alone(atoms: Atoms) -> bool:
-    """Whether a pair sees no images: there are none, or the cell is large."""
-    return not atoms.pbc.any() or min(atoms.cell.lengths()) > 8.0
+    """Whether a pair is farther from its images than its atoms are from each other: there are none, or a large cell."""
+    distance = float(atoms.get_distance(0, 1))
+    return not atoms.pbc.any() or bool(min(atoms.cell.lengths()) - distance > max(distance, IMAGE) - 1e-6)
 
 
 def _joined(parts: Sequence[Measured]) -> Measured:
@@ -91,38 +97,54 @@ def _joined(parts: Sequence[Measured]) -> Measured:
 
 
 def _pair(name: str, distances: np.ndarray, energies: np.ndarray, shortest: float) -> Measured:
-    """Figures of one curve, from a cubic spline through its points."""
+    """Figures of one curve; between its points it is monotonic (PCHIP), so that there are no minima but theirs."""
     energies = energies - energies[-1]
-    fine = np.linspace(distances[0], distances[-1], FINE * len(distances))
-    smooth = CubicSpline(distances, energies)(fine) if np.isfinite(energies).all() else np.full(len(fine), np.nan)
-    k = int(np.argmin(smooth))
-    deep = smooth[k] < -RIPPLE and 0 < k < len(fine) - 1
-    figures = [
-        Figure(name, "distance of the minimum", float(fine[k]) if deep else np.nan, "Å"),
-        Figure(name, "depth", float(-smooth[k]) if deep else 0.0, "eV"),
-        Figure(name, "spurious minima", float(max(0, minima(smooth) - 1))),
-    ]
+    labels = ("distance, Å", "energy above the largest distance, eV")
+    curve = Curve(name, distances.tolist(), np.minimum(energies, TOP).tolist(), *labels)
+    kinds = {"distance of the minimum": "Å", "depth": "eV", "spurious minima": "", "falls at contact": ""}
+    values = _values(distances, energies) if np.isfinite(energies).all() else dict.fromkeys(kinds, np.nan)
+    figures = [Figure(name, kind, values[kind], unit) for kind, unit in kinds.items()]
     if abs(distances[0] - shortest) < 0.01:
         figures.append(Figure(name, "repulsion at the shortest", float(energies[0]), "eV"))
-    labels = ("distance, Å", "energy above the largest distance, eV")
-    top = np.minimum(energies, 10.0)  # so that the well can be seen
-    return Measured(figures, [Curve(name, distances.tolist(), top.tolist(), *labels, style="line")])
+    return Measured(figures, [curve])
 
 
-def minima(energies: np.ndarray) -> int:
-    """Number of minima of a curve, eV, that are deeper than 5 meV; a beginning from which it rises is one."""
-    if not np.isfinite(energies).all():
-        return 0
-    walled = np.concatenate([[energies.max() + 1.0], energies])  # so that a hole at contact is a minimum
-    return len(find_peaks(-walled, prominence=RIPPLE)[0])
+def _values(distances: np.ndarray, energies: np.ndarray) -> dict[str, float]:
+    """Minimum, depth, number of spurious minima, and 1 where the curve falls towards contact."""
+    where = minima(energies)
+    wells = [k for k in where if k > 0]
+    fine = np.linspace(distances[0], distances[-1], FINE * len(distances))
+    smooth = PchipInterpolator(distances, energies)(fine)
+    best, depth = np.nan, 0.0
+    if wells:
+        well = min(wells, key=lambda k: energies[k])
+        near = (fine >= distances[well - 1]) & (fine <= distances[min(well + 1, len(distances) - 1)])
+        if energies[well] < -RIPPLE:
+            parabola = np.polyfit(distances[well - 1 : well + 2] - distances[well], energies[well - 1 : well + 2], 2)
+            best = float(distances[well] - parabola[1] / (2 * parabola[0]))
+            depth = float(-min(smooth[near].min(), np.polyval(parabola, best - distances[well])))
+    elif energies[0] == energies.min() and energies[0] < -RIPPLE:
+        depth = np.nan  # it begins in the well, or in a hole
+    return {
+        "distance of the minimum": best,
+        "depth": depth,
+        "spurious minima": float(max(0, len(wells) - 1)),
+        "falls at contact": float(0 in where),
+    }
+
+
+def minima(energies: np.ndarray) -> list[int]:
+    """Places of the minima of a curve, eV, that are deeper than 5 meV; 0 where it rises from its beginning."""
+    walled = np.concatenate([[energies.max() + 1.0], energies])
+    return [int(k) - 1 for k in find_peaks(-walled, prominence=RIPPLE)[0]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compression(Observable):
     """Share of structures, compressed step by step, whose energy goes down: holes in the potential.
 
-    A structure is compressed evenly until the pressure is reached. Once it has begun to resist (1 GPa) its energy must
-    rise at every step.
+    A structure is compressed evenly until the pressure, -dE/dV between two steps, is reached. Once it has begun to
+    resist (1 GPa) its energy must rise at every step. No stress is needed.
 
     Attributes:
         files: structures, such as frames of dynamics.
@@ -137,6 +159,7 @@ class Compression(Observable):
         "Structures compressed evenly up to a pressure. A hole: the energy goes down after the structure has begun to "
         "resist, or it never resists. There is no DFT in it: the right share is 0."
     )
+    strict: ClassVar[bool] = True
     usual: ClassVar[Mapping[str, Tolerance]] = {"share with a hole": Tolerance(0.5, target=0.0)}
 
     files: Sequence[str]
@@ -170,8 +193,9 @@ class Compression(Observable):
 
     def _compress(self, atoms: Atoms, calculator: BaseCalculator) -> tuple[list[float], list[float], bool]:
         """Lengths, energies and whether there is a hole."""
-        lengths, energies, pressures = [], [], []
-        scale = 1.0
+        lengths: list[float] = []
+        energies: list[float] = []
+        scale, resists, volume = 1.0, False, atoms.get_volume() / len(atoms)
         while scale >= self.smallest:
             squeezed = atoms.copy()
             squeezed.set_cell(atoms.cell * scale, scale_atoms=True)
@@ -180,11 +204,19 @@ class Compression(Observable):
                 break
             lengths.append(scale)
             energies.append(float(point.energy[0]) / len(atoms))
-            pressures.append(-float(point.stress[0].trace()) / 3 / units.GPa)
-            resisted = max(pressures[:-1], default=0.0) > RESISTS_GPA
-            if not np.isfinite(energies[-1]) or (resisted and energies[-1] < energies[-2] - NOISE):
-                return lengths, [e - energies[0] for e in energies], True
-            if pressures[-1] > self.pressure_GPa:
-                return lengths, [e - energies[0] for e in energies], False
+            if not np.isfinite(energies[-1]):
+                return _above(lengths, energies, True)
+            if len(energies) > 1:
+                work = energies[-1] - energies[-2]
+                pressure = work / (volume * (lengths[-2] ** 3 - scale**3)) / units.GPa
+                if resists and work < -NOISE:
+                    return _above(lengths, energies, True)
+                resists = resists or pressure > RESISTS_GPA
+                if pressure > self.pressure_GPa:
+                    return _above(lengths, energies, False)
             scale -= self.step
-        return lengths, [e - energies[0] for e in energies], True
+        return _above(lengths, energies, True)
+
+
+def _above(lengths: list[float], energies: list[float], hole: bool) -> tuple[list[float], list[float], bool]:
+    return lengths, [energy - energies[0] for energy in energies], hole

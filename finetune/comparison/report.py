@@ -14,6 +14,7 @@ from jinja2 import Environment
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from finetune.comparison.cells import NOTHING
 from finetune.comparison.compare import Comparison
 from finetune.comparison.drawing import panels
 from finetune.comparison.figures import Curve, Figure, Judged, class_of
@@ -21,7 +22,7 @@ from finetune.files import write_text
 
 SYMBOLS = {"within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}
 MEANING = {
-    "within": "within DFT's own uncertainty",
+    "within": "within DFT's own uncertainty, or the limit",
     "near": "within 3 times of it",
     "off": "within 10 times",
     "beyond": "beyond 10 times",
@@ -96,19 +97,19 @@ def _cell(comparison: Comparison, row: str, name: str) -> dict[str, Any]:
     verdict, far = comparison.verdict(row, name)
     if name == comparison.reference and verdict != "failed":
         verdict, far = "told", None
-    if name == comparison.reference and result.measured is None and result.error == "nothing is recorded of it":
+    if name == comparison.reference and result.measured is None and result.error == NOTHING:
         verdict = "none"
     cell: dict[str, Any] = {"verdict": verdict, "wall_s": round(result.wall_s, 1), "error": result.error}
     if far is not None:
         cell["worst"] = {"figure": far.figure.name, "ratio": _number(far.ratio)}
     if result.measured is not None:
-        cell["figures"] = [_row(judged) for judged in comparison.judged(row, name)]
+        cell["figures"] = [_row(judged, comparison.observables[row].strict) for judged in comparison.judged(row, name)]
         measured = result.measured.json()
         cell |= {"curves": measured["curves"], "notes": measured["notes"]}
     return cell
 
 
-def _row(judged: Judged) -> dict[str, Any]:
+def _row(judged: Judged, strict: bool) -> dict[str, Any]:
     figure = judged.figure
     numbers = {"value": figure.value, "low": figure.low, "high": figure.high, "reference": judged.reference}
     return {
@@ -117,7 +118,7 @@ def _row(judged: Judged) -> dict[str, Any]:
         "unit": figure.unit,
         **{name: _number(value) for name, value in numbers.items()},
         "ratio": _number(judged.ratio),
-        "class": class_of(judged.ratio),
+        "class": class_of(judged.ratio, strict),
     }
 
 
@@ -161,6 +162,7 @@ def markdown(comparison: Comparison, told: Told) -> str:
     """The matrix and the worst figures, for a pull request."""
     content = contents(comparison, told)
     names = [name for name in content["columns"] if name != content["reference"]]
+    heads = [name.replace("|", "\\|") for name in names]
     lines = [f"## {told.title}", ""]
     if content["reference"]:
         lines += [
@@ -168,14 +170,14 @@ def markdown(comparison: Comparison, told: Told) -> str:
             + ", ".join(f"{SYMBOLS[word]} {MEANING[word]}" for word in MEANING),
             "",
         ]
-    lines += ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines += ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(names)]
     for row in content["rows"]:
         cells = []
         for name in names:
             cell = row["cells"].get(name)
             worst = f" ({cell['worst']['figure']})" if cell and "worst" in cell else ""
             cells.append((summary(cell) + worst).replace("|", "\\|"))
-        lines.append(f"| {row['heading']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {row['heading'].replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |")
     lines += ["", *(f"    {command}" for command in told.commands), ""]
     return "\n".join(lines)
 
@@ -187,8 +189,8 @@ def page(content: Mapping[str, Any]) -> str:
     environment.filters |= {"number": told_number, "times": times, "summary": summary}
     plots = {row["heading"]: _plot(row, content) for row in content["rows"]}
     drawn = {
-        name: figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
-        for name, figure in plots.items()
+        name: figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}, div_id=f"plot{k}")
+        for k, (name, figure) in enumerate(plots.items())
         if figure is not None
     }
     return environment.from_string(source).render(

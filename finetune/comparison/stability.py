@@ -37,6 +37,7 @@ class Stability(Observable):
         "Runs at constant volume with the guards on. A run has failed when a guard stops it. The curve is the share of "
         "runs that still go on."
     )
+    strict: ClassVar[bool] = True
     usual: ClassVar[Mapping[str, Tolerance]] = {"survived": Tolerance(5.0, target=100.0)}
 
     structures: Sequence[str]

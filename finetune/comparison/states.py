@@ -13,16 +13,16 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 from pymatgen.analysis.eos import EOS, EOSError
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
-from pymatgen.analysis.reaction_calculator import Reaction, ReactionError
 from pymatgen.core import Composition
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, single_points
 from finetune.data.reading import read
-from finetune.errors import InputError
+from finetune.errors import InputError, unknown
 
+ATOM = "atom"  # family of atoms alone
 FEWEST = 5  # volumes that a fit takes
-GRID = 41  # points at which two curves are compared
+SMALL = 1e-8  # singular values below this are zero
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,10 @@ class State:
         formula: of the cell.
         volumes: Å³/atom, ascending.
         energies: eV/atom.
-        lowest: energy of the minimum, eV/atom; the lowest computed where there is no fit.
+        lowest: energy of the minimum, eV/atom; NaN where there is no fit.
         volume: V0, Å³/atom; NaN where there is no fit.
         bulk_GPa: B0.
         derivative: B0'.
-        fitted: energies of the fit on a grid over the volumes, eV/atom.
     """
 
     formula: Composition
@@ -47,14 +46,13 @@ class State:
     volume: float
     bulk_GPa: float
     derivative: float
-    fitted: np.ndarray
 
 
 def states(files: Sequence[str], calculator: BaseCalculator) -> dict[str, State]:
     """The equation of state of each phase (group) from frames of several volumes; single points, nothing relaxes."""
     groups: dict[str, list[Atoms]] = {}
     for frame in read(list(files), labelled=False):
-        if frame.atoms.pbc.all():
+        if frame.atoms.pbc.all() and frame.family != ATOM:
             groups.setdefault(frame.group, []).append(frame.atoms)
     found = {}
     for group, frames in groups.items():
@@ -72,7 +70,7 @@ def states(files: Sequence[str], calculator: BaseCalculator) -> dict[str, State]
 def _state(atoms: Atoms, known: np.ndarray) -> State:
     volumes, energies = known.T
     formula = Composition(atoms.get_chemical_formula())
-    unfitted = State(formula, volumes, energies, energies.min(), np.nan, np.nan, np.nan, np.full(GRID, np.nan))
+    unfitted = State(formula, volumes, energies, np.nan, np.nan, np.nan, np.nan)
     if len(volumes) < FEWEST or not np.isfinite(energies).all():
         return unfitted
     try:
@@ -81,13 +79,9 @@ def _state(atoms: Atoms, known: np.ndarray) -> State:
             fit = EOS("birch_murnaghan").fit(volumes, energies)
     except (EOSError, RuntimeError, ValueError):
         return unfitted
-    if not 0.5 * volumes[0] < fit.v0 < 1.5 * volumes[-1] or fit.b0 <= 0:
+    if not volumes[0] <= fit.v0 <= volumes[-1] or fit.b0 <= 0:
         return unfitted
-    grid = np.linspace(volumes[0], volumes[-1], GRID)
-    return State(
-        *(formula, volumes, energies, float(fit.e0), float(fit.v0), float(fit.b0) / units.GPa, float(fit.b1)),
-        np.asarray(fit.func(grid)),
-    )
+    return State(formula, volumes, energies, float(fit.e0), float(fit.v0), float(fit.b0) / units.GPa, float(fit.b1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +115,10 @@ class EquationOfState(Observable):
                 Figure(phase, "B0'", state.derivative),
             ]
             if np.isnan(state.volume):
-                notes.append(f"{phase}: no fit to {len(state.volumes)} volumes: fewer than five, or no minimum")
-            above = 1000 * (state.energies - state.lowest)
+                notes.append(
+                    f"{phase}: no fit to {len(state.volumes)} volumes: fewer than five, or no minimum among them"
+                )
+            above = 1000 * (state.energies - np.nan_to_num(state.lowest, nan=state.energies.min()))
             labels = ("volume, Å³/atom", "energy above the minimum, meV/atom")
             curves.append(Curve(phase, state.volumes.tolist(), above.tolist(), *labels, style="both"))
         return Measured(figures, curves, notes)
@@ -144,8 +140,8 @@ class Energies(Observable):
     """Energies of reactions between phases; of formation, above the hull and of cohesion where the files allow it.
 
     Attributes:
-        files: as for `EquationOfState`; an element's phase gives energies of formation, a frame without periodicity
-            and with one atom that of cohesion.
+        files: as for `EquationOfState`; an element's phase gives energies of formation, a single atom of the family
+            `atom` that of cohesion.
         reactions: such as `Li7P3S11 + Li -> Li2S + Li3P`, balanced by itself; the names are those of the phases.
     """
 
@@ -167,25 +163,44 @@ class Energies(Observable):
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Combine the energies of phases."""
         found = states(self.files, calculator)
-        figures, notes = [], []
+        missing = [name for name, state in found.items() if np.isnan(state.lowest)]
+        notes = [f"{name}: no minimum among the volumes, so no energy" for name in missing]
+        figures = []
         for text in self.reactions:
-            energy = reaction_energy(text, found)
+            balanced, energy = reaction(text, found)
             if energy is None:
-                notes.append(f"{text}: a phase is missing")
+                notes.append(f"{balanced}: a phase is missing")
             else:
-                figures.append(Figure(text, "reaction energy", 1000 * energy, "meV/atom"))
+                figures.append(Figure(balanced, "reaction energy", 1000 * energy, "meV/atom"))
         figures += _hull(found) + self._cohesion(found, calculator)
         return Measured(figures, [], notes)
+
+    def check(self) -> None:
+        """The files, and that they have the phases of the reactions, which can be balanced."""
+        super().check()
+        formulas = {
+            frame.group: Composition(frame.atoms.get_chemical_formula())
+            for frame in read(list(self.files), labelled=False)
+        }
+        for text in self.reactions:
+            for name in (name for side in sides_of(text) for name in side):
+                if name not in formulas:
+                    raise unknown("phase in a reaction", name, formulas)
+            coefficients(text, formulas)
 
     def _cohesion(self, found: Mapping[str, State], calculator: BaseCalculator) -> list[Figure]:
         """Energy of the atoms alone minus that of the phase, per atom."""
         alone = [
             frame.atoms
             for frame in read(list(self.files), labelled=False)
-            if len(frame.atoms) == 1 and not frame.atoms.pbc.any()
+            if len(frame.atoms) == 1 and frame.family == ATOM
         ]
         said = single_points(alone, calculator)
-        atoms = {a.symbols[0]: float(p.energy[0]) for a, p in zip(alone, said, strict=True) if p is not None}
+        atoms: dict[str, float] = {}  # of several spin states the lowest
+        for one, point in zip(alone, said, strict=True):
+            if point is not None:
+                symbol = str(one.symbols[0])
+                atoms[symbol] = min(atoms.get(symbol, np.inf), float(point.energy[0]))
         figures = []
         for phase, state in found.items():
             amounts = state.formula.fractional_composition.get_el_amt_dict()
@@ -195,28 +210,60 @@ class Energies(Observable):
         return figures
 
 
-def reaction_energy(text: str, phases: Mapping[str, State]) -> float | None:
-    """Energy of products minus reactants, eV per atom of the reactants; None where a phase is not known.
+def sides_of(text: str) -> list[list[str]]:
+    """Names of the phases on both sides of a reaction.
 
     Raises:
-        InputError: the text is no reaction, or cannot be balanced.
+        InputError: the text is no reaction.
     """
     sides = [[name.strip() for name in side.split("+")] for side in text.split("->")]
-    if len(sides) != 2 or not all(name for side in sides for name in side):
-        raise InputError(f"{text!r} is no reaction; write it as 'Li7P3S11 + Li -> Li2S + Li3P'")
-    if not all(name in phases for side in sides for name in side):
-        return None
-    compositions = {name: phases[name].formula.reduced_composition for side in sides for name in side}
-    try:
-        balanced = Reaction(*([compositions[name] for name in side] for side in sides))
-    except ReactionError as error:
-        raise InputError(f"{text!r} cannot be balanced ({error}); name all its phases") from error
+    names = [name for side in sides for name in side]
+    if len(sides) != 2 or not all(names) or len(set(names)) < len(names):
+        raise InputError(f"{text!r} is no reaction; write it as 'Li7P3S11 + Li -> Li2S + Li3P', each phase once")
+    return sides
+
+
+def coefficients(text: str, formulas: Mapping[str, Composition]) -> dict[str, float]:
+    """Formula units of each phase in the balanced reaction, below 0 on the left; the smallest is 1.
+
+    Raises:
+        InputError: it cannot be balanced, or in more than one way.
+    """
+    left, right = sides_of(text)
+    names = [*left, *right]
+    signs = [-1] * len(left) + [1] * len(right)
+    units_ = [formulas[name].reduced_composition for name in names]
+    elements = sorted({element for unit in units_ for element in unit})
+    matrix = np.array([[s * unit[e] for s, unit in zip(signs, units_, strict=True)] for e in elements])
+    _, values, rows = np.linalg.svd(matrix)
+    free = rows[int((values > SMALL).sum()) :]
+    if len(free) != 1:
+        why = "cannot be balanced" if not len(free) else "can be balanced in more than one way"
+        raise InputError(f"{text!r} {why}; name phases that fix the amounts of all elements")
+    amounts = free[0] * np.sign(free[0][np.abs(free[0]).argmax()])
+    if amounts.min() < SMALL:
+        wrong = ", ".join(name for name, amount in zip(names, amounts, strict=True) if amount < SMALL)
+        raise InputError(f"{text!r} cannot be balanced as it stands: {wrong} would be on the other side, or not in it")
+    return {name: float(s * a / amounts.min()) for name, s, a in zip(names, signs, amounts, strict=True)}
+
+
+def reaction(text: str, phases: Mapping[str, State]) -> tuple[str, float | None]:
+    """The balanced reaction, and its energy, eV per atom of the reactants; None where a phase is not there.
+
+    Raises:
+        InputError: see `coefficients`.
+    """
+    if not all(name in phases for side in sides_of(text) for name in side):
+        return text, None
+    amounts = coefficients(text, {name: state.formula for name, state in phases.items()})
     energy, atoms = 0.0, 0.0
-    for name, formula in compositions.items():
-        share = balanced.get_coeff(formula) * formula.num_atoms
+    words: dict[float, list[str]] = {-1.0: [], 1.0: []}
+    for name, amount in amounts.items():
+        share = amount * phases[name].formula.reduced_composition.num_atoms
         energy += share * phases[name].lowest
         atoms -= min(share, 0.0)
-    return energy / atoms if atoms else None
+        words[np.sign(amount)].append(name if abs(abs(amount) - 1) < SMALL else f"{abs(amount):.4g} {name}")
+    return f"{' + '.join(words[-1.0])} -> {' + '.join(words[1.0])}", energy / atoms
 
 
 def _hull(phases: Mapping[str, State]) -> list[Figure]:

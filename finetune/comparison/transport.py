@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -53,9 +52,10 @@ class Transport(Observable):
         "intervals of 95 %. Short runs give wide intervals: read them first."
     )
     usual: ClassVar[Mapping[str, Tolerance]] = {"activation energy": Tolerance(0.05)}
+    packages: ClassVar[Sequence[str]] = ("kinisi",)
 
     structures: Sequence[str]
-    element: str = "Li"
+    element: str
     temperatures_K: Sequence[float] = (600.0, 750.0, 900.0)
     repeat: Sequence[int] = (1, 1, 1)
     ps: float = 10.0
@@ -63,12 +63,6 @@ class Transport(Observable):
     timestep_fs: float = 2.0
     every_fs: float = 20.0
     seed: int = 0
-
-    def check(self) -> None:
-        """The files, and kinisi."""
-        super().check()
-        if importlib.util.find_spec("kinisi") is None:
-            raise InputError("Transport needs kinisi; pip install 'finetune-interface[compare]'")
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Run at each temperature, and fit."""
