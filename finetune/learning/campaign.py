@@ -253,7 +253,7 @@ class Learning:
     def _asked(self, n: int, control: bool = False) -> int:
         """Labels that an arm has got up to a generation."""
         frames = read_frames(self.place(n, control) / "train.extxyz")
-        return sum(atoms.info.get(GENERATION, 0) > 0 for atoms in frames)
+        return sum(bool(atoms.info.get(GENERATION, 0) > 0) for atoms in frames)
 
     def history(self, n: int, control: bool = False) -> list[Summary]:
         """What the generations up to one have come to."""

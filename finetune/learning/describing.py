@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ def check_score(score: str) -> None:
         raise unknown("score", score, SCORES)
 
 
-def atom_scores(results: dict[str, np.ndarray], score: str) -> Float[np.ndarray, " atoms"] | None:
+def atom_scores(results: Mapping[str, Any], score: str) -> Float[np.ndarray, " atoms"] | None:
     """Uncertainty of each atom out of a calculator's results; None where it does not know.
 
     Of a spread by direction, the root of the summed variances is taken.

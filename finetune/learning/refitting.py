@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from finetune import models
 from finetune.adapting import Shifted
@@ -21,7 +19,6 @@ from finetune.errors import InputError
 from finetune.loss import Loss
 from finetune.potential import Potential
 from finetune.training.closed_form import ClosedForm, gather, solve, take_up
-from finetune.training.module import FineTune
 
 GENERATION = "generation"  # in the info of a frame: the generation that asked for its label
 EDGES = 3000  # in a batch
@@ -166,6 +163,11 @@ class Trained(Refit):
 
     def fitted(self, job: Job) -> Potential:
         """Train; the last weights of the schedule are taken, so that the validation frames choose nothing."""
+        import lightning  # only where it is needed: reading it takes seconds
+        from lightning.pytorch.callbacks import EMAWeightAveraging
+
+        from finetune.training.module import FineTune
+
         potential = self.start() if job.before is None else models.load(job.before)
         module = FineTune(
             potential,

@@ -41,7 +41,7 @@ class Selector(ABC):
             (two candidates are about 1 apart); 0 refuses none.
     """
 
-    apart: float = 0.02
+    apart: float = 0.005
 
     def __call__(self, candidates: Candidates, budget: int, rng: np.random.Generator) -> list[int]:
         """Indices of at most `budget` candidates, duplicates refused; of duplicates the most uncertain one is kept."""

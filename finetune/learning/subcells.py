@@ -19,13 +19,14 @@ from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from ase.optimize import FIRE
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+from vesin import NeighborList
 
 from finetune.errors import InputError
+from finetune.learning.molecules import molecules
 
 LENGTHS, PLACES = 6, 3  # of windows that are tried along each lattice vector
 SPHERE_A = 6.0  # radius within which atoms are counted for the volume of one
+FACE = 0.05  # what a new boundary counts: as much as a twentieth of the atoms removed
 SAME_A = 1e-6  # two environments are the same up to this, Å
 
 
@@ -73,12 +74,20 @@ def centres(atoms: Atoms, scores: np.ndarray, settings: Cutter) -> list[int]:
     return found
 
 
+class _Window(NamedTuple):
+    """A part of the large cell."""
+
+    lower: np.ndarray  # fractions of the lattice vectors from the centre
+    upper: np.ndarray
+    cell: np.ndarray  # of the sub-cell, Å
+    cut: np.ndarray  # along which lattice vectors there is a new boundary
+
+
 class _Around(NamedTuple):
     """The surroundings of the centre: units (atoms, or whole molecules) by one place each, and their atoms."""
 
     places: np.ndarray  # of each unit relative to the centre, in fractions of the lattice vectors, -1/2 to 1/2
     owner: np.ndarray  # the unit of each atom
-    atoms: np.ndarray  # index of each atom in the large cell
     positions: np.ndarray  # of each atom relative to the centre, Å
     near: np.ndarray  # whether each unit has an atom within the radius
     volumes: np.ndarray  # of each atom, Å³, from the number of atoms around it
@@ -98,18 +107,13 @@ def cut(atoms: Atoms, centre: int, settings: Cutter) -> Atoms:
         )
     around = _around(atoms, centre, settings)
     best: tuple[float, Atoms] | None = None
-    for window, cell in _windows(atoms, settings):
-        inside = ((around.places >= window[0]) & (around.places < window[1])).all(axis=1) | around.near
-        if np.bincount(around.owner, minlength=len(inside))[inside].sum() > settings.atoms:
-            continue
-        found = _cleaned(atoms, around, inside, cell, settings)
-        if found is None:
-            continue
-        volumes = around.volumes[found.arrays["parent"]]
-        empty = (found.get_volume() - volumes.sum()) / volumes.mean()  # room, in atoms
-        disturbed = (found.info["removed"] + abs(empty)) / len(found)
-        if best is None or disturbed < best[0]:
-            best = (disturbed, found)
+    for empty, inside, window in _candidates(atoms, around, settings):
+        if best is not None and empty > best[0]:
+            break  # the removal of atoms disturbs as much as it can mend
+        found = _cleaned(atoms, around, inside, window, settings)
+        if found is not None:
+            disturbed = _disturbed(found, around, window)
+            best = (disturbed, found) if best is None or disturbed < best[0] else best
     if best is None:
         raise InputError(
             f"no sub-cell of {settings.atoms} atoms holds the {settings.radius_A:g} Å around atom {centre} with sane "
@@ -118,9 +122,30 @@ def cut(atoms: Atoms, centre: int, settings: Cutter) -> Atoms:
     return _told(best[1], atoms, centre, settings)
 
 
+def _candidates(atoms: Atoms, around: _Around, settings: Cutter) -> list[tuple[float, np.ndarray, _Window]]:
+    """Windows with few enough atoms: how much they disturb at least, the units inside, and the window; best first."""
+    found = []
+    sizes = np.bincount(around.owner, minlength=len(around.near))
+    needs = np.bincount(around.owner, weights=around.volumes, minlength=len(around.near))
+    for window in _windows(atoms, settings):
+        inside = ((around.places >= window.lower) & (around.places < window.upper)).all(axis=1) | around.near
+        count, need = int(sizes[inside].sum()), float(needs[inside].sum())
+        if count <= settings.atoms:
+            empty = abs(abs(np.linalg.det(window.cell)) - need) / need
+            found.append((empty + FACE * window.cut.sum(), inside, window))
+    return sorted(found, key=lambda one: one[0])
+
+
+def _disturbed(found: Atoms, around: _Around, window: _Window) -> float:
+    """Atoms removed, and room left empty or lacking in atoms, over the atoms of a sub-cell; and its new boundaries."""
+    volumes = around.volumes[found.arrays["parent"]]
+    empty = (found.get_volume() - volumes.sum()) / volumes.mean()
+    return float((found.info["removed"] + abs(empty)) / len(found) + FACE * window.cut.sum())
+
+
 def _around(atoms: Atoms, centre: int, settings: Cutter) -> _Around:
     """Units and atoms relative to the centre, each in its nearest image."""
-    unit, offsets = _units(atoms, settings.bonds)
+    unit, offsets = molecules(atoms, settings.bonds)
     inverse = np.linalg.inv(atoms.cell.array)
     first = np.unique(unit, return_index=True)[1]
     counts = np.bincount(unit)
@@ -130,34 +155,19 @@ def _around(atoms: Atoms, centre: int, settings: Cutter) -> _Around:
     positions = atoms.positions[first][unit] + offsets - atoms.positions[centre] - (shift @ atoms.cell.array)[unit]
     within = np.linalg.norm(positions, axis=1) <= settings.radius_A
     near = np.bincount(unit, weights=within) > 0
-    return _Around(places - shift, unit, np.arange(len(atoms)), positions, near, _volumes(atoms))
+    return _Around(places - shift, unit, positions, near, _volumes(atoms))
 
 
 def _volumes(atoms: Atoms) -> np.ndarray:
     """Volume of each atom, Å³: that of a sphere over the number of atoms in it."""
-    counts = np.bincount(neighbor_list("i", atoms, SPHERE_A), minlength=len(atoms)) + 1
+    pairs = NeighborList(cutoff=SPHERE_A, full_list=True, n_threads=1)
+    (i,) = pairs.compute(atoms.positions, atoms.cell.array, periodic=atoms.pbc, quantities="i")
+    counts = np.bincount(np.asarray(i).astype(np.int64), minlength=len(atoms)) + 1
     return np.asarray(4 / 3 * np.pi * SPHERE_A**3 / counts)
 
 
-def _units(atoms: Atoms, bonds: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """The molecule of each atom, and its position relative to the first atom of the molecule, Å."""
-    if not bonds:
-        return np.arange(len(atoms)), np.zeros((len(atoms), 3))
-    lengths = {(pair.split("-")[0], pair.split("-")[1]): length for pair, length in bonds.items()}
-    i, j, vectors = neighbor_list("ijD", atoms, lengths)
-    graph = coo_array((np.ones(len(i)), (i, j)), shape=(len(atoms), len(atoms))).tocsr()
-    unit = connected_components(graph, directed=False)[1]
-    step = dict(zip(zip(i.tolist(), j.tolist(), strict=True), vectors, strict=True))
-    offsets = np.zeros((len(atoms), 3))
-    for first in np.unique(unit, return_index=True)[1]:
-        order, before = breadth_first_order(graph, int(first), directed=False)
-        for k in order[1:]:
-            offsets[k] = offsets[before[k]] + step[(int(before[k]), int(k))]
-    return unit, offsets
-
-
-def _windows(atoms: Atoms, settings: Cutter) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Windows to try, as lower and upper fractions of the lattice vectors, with the cell that each one gets."""
+def _windows(atoms: Atoms, settings: Cutter) -> list[_Window]:
+    """Windows to try."""
     cell = atoms.cell.array
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     apart = settings.closest * 2 * float(covalent_radii[atoms.numbers].max())
@@ -172,7 +182,7 @@ def _windows(atoms: Atoms, settings: Cutter) -> list[tuple[np.ndarray, np.ndarra
             along.append([(-0.5, 0.5, 1.0)])
             continue
         lengths = np.linspace(least, min(max(most, least), heights[k] - settings.padding_A), LENGTHS)
-        choices = []
+        choices = [(-0.5, 0.5, 1.0)] if heights[k] <= most else []
         for length in np.unique(lengths.round(6)):
             room = (length - least) / 2
             for middle in np.unique(np.linspace(-room, room, PLACES).round(6)):
@@ -182,16 +192,16 @@ def _windows(atoms: Atoms, settings: Cutter) -> list[tuple[np.ndarray, np.ndarra
     found = []
     for choice in itertools.product(*along):
         lower, upper, factor = np.array(choice).T
-        found.append((np.array([lower, upper]), cell * factor[:, None]))
+        found.append(_Window(lower, upper, cell * factor[:, None], factor != 1))
     return found
 
 
-def _cleaned(atoms: Atoms, around: _Around, inside: np.ndarray, cell: np.ndarray, settings: Cutter) -> Atoms | None:
+def _cleaned(atoms: Atoms, around: _Around, inside: np.ndarray, window: _Window, settings: Cutter) -> Atoms | None:
     """The sub-cell of some units, those that come too close across the boundary removed; None where that fails."""
     members = np.flatnonzero(inside[around.owner])
-    found = Atoms(atoms.numbers[members], around.positions[members], cell=cell, pbc=True)
+    found = Atoms(atoms.numbers[members], around.positions[members], cell=window.cell, pbc=True)
     owner, removed = around.owner[members], 0
-    while (pair := _clash(found, owner, around.near, settings.closest)) is not None:
+    while (pair := _clash(found, owner, window, settings.closest)) is not None:
         gone = pair[0] if not around.near[pair[0]] else pair[1]
         if around.near[gone]:
             return None
@@ -199,16 +209,16 @@ def _cleaned(atoms: Atoms, around: _Around, inside: np.ndarray, cell: np.ndarray
         removed += int((~keep).sum())
         found, members, owner = found[keep], members[keep], owner[keep]
     found.info = {"removed": removed}
-    found.arrays["parent"] = around.atoms[members]
+    found.arrays["parent"] = members
     return found
 
 
-def _clash(found: Atoms, owner: np.ndarray, near: np.ndarray, closest: float) -> tuple[int, int] | None:
+def _clash(found: Atoms, owner: np.ndarray, window: _Window, closest: float) -> tuple[int, int] | None:
     """The two units whose atoms are the closest across a boundary, where that is too close; the one to remove first."""
     radii = covalent_radii[found.numbers]
     i, j, distances, shifts = neighbor_list("ijdS", found, 2 * closest * float(radii.max()))
     direct = np.linalg.norm(found.positions[j] - found.positions[i], axis=1)
-    across = shifts.any(axis=1) & (np.abs(direct - distances) > SAME_A)
+    across = shifts[:, window.cut].any(axis=1) & (np.abs(direct - distances) > SAME_A)
     ratio = np.where(across, distances / (radii[i] + radii[j]), np.inf)
     if not len(ratio) or ratio.min() >= closest:
         return None

@@ -1,0 +1,263 @@
+"""Labels that each selector needs for a fixed force error, against random choice, with a teacher in DFT's place.
+
+Run from the top of the repository; what is there already is not done again:
+
+    python notebooks/selector_curves.py
+
+The pool is what unguided dynamics give: 360 frames of four crystals at 300 K, most of them alike, and 40 frames of Li |
+Li-P-S interfaces at 900 K. The start is 8 crystal frames. Errors are measured on 48 frames of other trajectories, half
+of them crystals and half interfaces. `mace:mini` has run the dynamics and is the teacher.
+"""
+
+# %%
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import finetune
+from finetune import plots
+from finetune.backbones.ace import ACE
+from finetune.cli.sample import as_reference
+from finetune.files import write_frames, write_text
+from finetune.labelling.core import Labeller, Outcome
+from finetune.labelling.store import identity
+from finetune.learning import (
+    KDPP,
+    Batch,
+    Campaign,
+    FarthestPoints,
+    Learning,
+    MaxVol,
+    Pool,
+    Random,
+    Selector,
+    Solved,
+    Stop,
+    Thresholds,
+    Top,
+)
+from finetune.sampling import Context, Dynamics, Limits
+from finetune.sampling.crystals import primitive, repeated
+
+RUNS = Path("runs/selectors")
+STRUCTURES = Path("data/structures/materials_project")
+CRYSTALS = ("Li_mp-135-r2SCAN", "Li2S_mp-1153-r2SCAN", "Li3P_mp-736-r2SCAN", "Li3PS4_mp-985583-r2SCAN")
+INTERFACES = Path("data/campaign/structures/interfaces.extxyz")
+REACTANTS = ("Li", "Li7P3S11")
+SELECTORS: dict[str, Selector] = {
+    "random": Random(apart=0.0),
+    "batch": Batch(),
+    "top": Top(),
+    "farthest": FarthestPoints(),
+    "maxvol": MaxVol(),
+    "k-dpp": KDPP(),
+}
+START, BATCH, LABELS = 8, 8, 48
+RANDOM_BATCH, RANDOM_LABELS = 24, 144
+
+
+# %%
+def trajectories(kind: str, starts: Sequence[Atoms], dynamics: Dynamics, seed: int) -> list[Atoms]:
+    """Labelled snapshots of dynamics from each start, by the teacher."""
+    calculator, frames = finetune.calculator("mace:mini", device="cpu"), []
+    for k, start in enumerate(tqdm(starts, desc=kind)):
+        start.info = {"group": f"{kind}-{seed}-{k}", "made_by": kind}
+        context = Context(np.random.default_rng([seed, k]), calculator, Limits())
+        for snapshot in dynamics.frames([start], context):
+            if context.limits.reason(snapshot) is None:
+                frame = as_reference(snapshot)
+                frame.info |= {"family": kind, "wall_s": 1.0}
+                frames.append(frame)
+    return frames
+
+
+def make_data() -> None:
+    """Pool, start and validation frames, each file once."""
+    crystals = [repeated(primitive(ase.io.read(STRUCTURES / f"{name}.cif")), 12) for name in CRYSTALS]
+    small = [atoms for atoms in ase.io.read(INTERFACES, ":") if len(atoms) <= 32]
+    order = np.random.default_rng(0).permutation(len(small))
+    interfaces = [small[k] for k in order]
+    still = {"temperature_K": (300.0, 300.0), "skip": 60}
+    hot = {"temperature_K": (900.0, 900.0), "skip": 40}
+    files = {
+        "pool": (
+            (crystals, Dynamics(steps=180, every=2, **still), 1),
+            (interfaces[:10], Dynamics(steps=160, every=40, **hot), 2),
+        ),
+        "start": ((crystals, Dynamics(steps=60, every=5, **still), 3),),
+        "valid": (
+            (crystals, Dynamics(steps=60, every=10, **still), 4),
+            (interfaces[10:18], Dynamics(steps=120, every=40, **hot), 5),
+        ),
+    }
+    for name, parts in files.items():
+        if not (RUNS / f"{name}.extxyz").exists():
+            kinds = ("crystal", "interface")
+            frames = [trajectories(kind, *part) for kind, part in zip(kinds, parts, strict=False)]
+            write_frames(RUNS / f"{name}.extxyz", [atoms for part in frames for atoms in part])
+
+
+# %%
+@cache
+def answers() -> dict[str, Atoms]:
+    """The teacher's labels of the pool, by structure."""
+    return {identity(atoms): atoms for atoms in ase.io.read(RUNS / "pool.extxyz", ":")}
+
+
+@dataclass(frozen=True)
+class Known(Labeller):
+    """Looks up what the teacher has said."""
+
+    def method(self) -> dict[str, Any]:
+        return {"calculator": "mace:mini"}
+
+    def check(self) -> None:
+        pass
+
+    def label(self, atoms: Atoms) -> Outcome:
+        known = answers()[identity(atoms)].copy()
+        known.info |= {"label_method": self.method_hash(), **{k: v for k, v in atoms.info.items() if k != "REF_energy"}}
+        return Outcome(known)
+
+
+def campaign(name: str, seed: int) -> Campaign:
+    """A campaign by one selector; random choice looks at no more of the pool than it draws from."""
+    by_chance = name == "random"
+    potential = ACE(["Li", "P", "S"], cutoff=4.5, nmax=[6, 2], lmax=[0, 2], functions=None, core={})
+    return Campaign(
+        train=[str(RUNS / "start.extxyz")],
+        valid=[str(RUNS / "valid.extxyz")],
+        fraction=START / len(ase.io.read(RUNS / "start.extxyz", ":")),
+        labeller=Known(),
+        explorer=Pool(
+            files=[str(RUNS / "pool.extxyz")],
+            part=RANDOM_BATCH + 8 if by_chance else 150,
+            thresholds=Thresholds(select=0.0, stop=1e9),
+        ),
+        fit=[Solved(potential=potential)],
+        members=3,
+        selector=SELECTORS[name],
+        batch=RANDOM_BATCH if by_chance else BATCH,
+        reactants=REACTANTS,
+        stop=Stop(labels=RANDOM_LABELS if by_chance else LABELS, generations=40),
+        seed=seed,
+    )
+
+
+def run(name: str, seed: int) -> None:
+    """One campaign, kept as one JSON file: labels and errors of each generation, and how many were interfaces."""
+    path = RUNS / f"{name}-{seed}.json"
+    if path.exists():
+        return
+    with ThreadPoolExecutor(1) as executor:
+        learning = Learning(campaign(name, seed), RUNS / f"{name}-{seed}", executor, tell=lambda text: None)
+        learning.run()
+    history = learning.history(len(list(learning.directory.glob("generation-*"))) - 1)
+    labelled = ase.io.read(learning.place(history[-1].generation) / "train.extxyz", ":")
+    new = [atoms for atoms in labelled if atoms.info["generation"] > 0]
+    interfaces = [
+        sum(a.info["family"] == "interface" for a in new if a.info["generation"] <= k.generation) for k in history
+    ]
+    content = {
+        "labels": [one.labels for one in history],
+        "forces_rmse": [one.forces_rmse for one in history],
+        "interfaces": interfaces,
+    }
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    shutil.rmtree(learning.directory)
+
+
+# %%
+def needed(content: dict[str, list[float]], target: float) -> float:
+    """New labels at which the error first falls to the target, linear in log(labels + start); infinity if never."""
+    labels, errors = np.array(content["labels"]) + START, np.array(content["forces_rmse"])
+    below = np.flatnonzero(errors <= target)
+    if not len(below):
+        return np.inf
+    k = int(below[0])
+    if k == 0:
+        return 0.0
+    share = (errors[k - 1] - target) / (errors[k - 1] - errors[k])
+    return float(np.exp(np.log(labels[k - 1]) + share * np.log(labels[k] / labels[k - 1])) - START)
+
+
+def interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """Ratio of the medians, and its 95 % interval from 4000 bootstraps over seeds of both."""
+    rng = np.random.default_rng(0)
+    a, b = np.array(values), np.array(others)
+    with np.errstate(invalid="ignore"):
+        ratios = [float(np.median(rng.choice(a, len(a))) / np.median(rng.choice(b, len(b)))) for _ in range(4000)]
+    low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")
+    return float(np.median(a) / np.median(b)), float(low), float(high)
+
+
+def tell(seeds: int) -> None:
+    """The table and the figure for the documentation."""
+    found = {
+        name: [json.loads(path.read_text()) for seed in range(seeds) if (path := RUNS / f"{name}-{seed}.json").exists()]
+        for name in SELECTORS
+    }
+    chance = found["random"]
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    plots.bare(axes)
+    for k, (name, contents) in enumerate(found.items()):
+        errors = np.array([content["forces_rmse"] for content in contents])
+        labels = contents[0]["labels"]
+        axes.plot(labels, errors.mean(axis=0), "o-", markersize=4, color=plots.COLOURS[k], label=name)
+        axes.fill_between(
+            labels, errors.min(axis=0), errors.max(axis=0), color=plots.COLOURS[k], alpha=0.12, linewidth=0
+        )
+    axes.set(xlabel="new labels", ylabel="forces RMSE, meV/Å", xlim=(0, 100), yscale="log")
+    axes.legend(frameon=False)
+    plots.save(figure, "docs/figures/selectors.png")
+    for at in (72, 96, 144):
+        k = chance[0]["labels"].index(at)
+        target = float(np.mean([content["forces_rmse"][k] for content in chance]))
+        print(f"\ntarget {target:.0f} meV/Å, which random choice reaches with {at} labels on average")
+        print("| selector | seeds | labels, median (each seed) | over random (95 %) | interfaces among 48 labels |")
+        print("|---|---|---|---|---|")
+        for name, contents in found.items():
+            counts = [needed(content, target) for content in contents]
+            ratio, low, high = interval(counts, [needed(content, target) for content in chance])
+            shares = [content["interfaces"][content["labels"].index(48)] for content in contents]
+            each = ", ".join(f"{count:.0f}" if np.isfinite(count) else "never" for count in counts)
+            print(
+                f"| {name} | {len(counts)} | {np.median(counts):.0f} ({each}) | {ratio:.2f} ({low:.2f} to {high:.2f}) "
+                f"| {np.mean(shares):.0f} |"
+            )
+
+
+# %%
+def main() -> None:
+    """Data, all campaigns, table and figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=list(SELECTORS), help="selectors to run")
+    parser.add_argument("--tell", action="store_true", help="table and figure of what is there")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if not arguments.tell:
+        make_data()
+        for name in arguments.only:
+            for seed in range(arguments.seeds):
+                run(name, seed)
+                print(f"{name}, seed {seed}: done", flush=True)
+    tell(arguments.seeds)
+
+
+if __name__ == "__main__":
+    main()
