@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from finetune.errors import InputError, unknown
 from finetune.graph import Graph
 from finetune.potential import Exported, Potential
+from finetune.properties import Properties
+from finetune.wrapper import Wrapper
 
 MAX_Z = 119
 
 
-class Shifted(Potential):
+class Shifted(Wrapper):
     """A potential plus one reference energy for each atom of an element.
 
     Args:
@@ -28,44 +30,41 @@ class Shifted(Potential):
     references: Tensor
 
     def __init__(self, potential: Potential, references: Mapping[int, float] | None = None) -> None:
-        super().__init__()
-        self.potential = potential
+        super().__init__(potential)
         self.register_buffer("references", torch.zeros(MAX_Z, dtype=torch.float64))
         self.add(references or {})
-        self.cutoff, self.elements, self.licence = potential.cutoff, potential.elements, potential.licence
-        self.offsets, self.pretrained = potential.offsets, potential.pretrained
-        self.linear, self.formats, self.elsewhere = potential.linear, potential.formats, potential.elsewhere
-        self.formats_note = potential.formats_note
-        self.idle = tuple("potential." + prefix for prefix in potential.idle)
-        self.only_magmoms = tuple("potential." + prefix for prefix in potential.only_magmoms)
-        self.groups = {name: tuple("potential." + p for p in prefixes) for name, prefixes in potential.groups.items()}
+        self.shifted = True
 
     def add(self, references: Mapping[int, float]) -> None:
         """Add to the reference energies, eV per atom by atomic number."""
         for number, energy in references.items():
             self.references[int(number)] += float(energy)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Shifted:
-        """Move as every module does; reference energies stay in double precision."""
-        kept = self.references
-        super()._apply(fn, recurse)
-        self.references = kept.to(self.references.device)
-        return self
-
-    def completed(self, graph: Graph) -> Graph:
-        """The graph of the potential underneath."""
-        return self.potential.completed(graph)
+    def added(self, said: Properties, graph: Graph) -> Properties:
+        """The energies said underneath with the reference energies, eV."""
+        numbers, batch = (graph[key].to(self.device) for key in ("numbers", "batch"))
+        energy, per_atom = self._shifted(said.energy, said.energies, numbers, batch)
+        return replace(said, energy=energy, energies=per_atom)
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The energies underneath plus the reference energies, eV."""
         energy, per_atom, magmoms = self.potential.energies(graph)
-        shifts = self.references[graph["numbers"]]
-        energy = energy.index_add(0, graph["batch"], shifts.to(energy.dtype))
-        return energy, None if per_atom is None else per_atom + shifts, magmoms
+        return *self._shifted(energy, per_atom, graph["numbers"], graph["batch"]), magmoms
 
-    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
-        """The descriptors of the potential underneath; a constant per element changes nothing in them."""
-        return self.potential.descriptors(graph)
+    def _shifted(
+        self, energy: Tensor, per_atom: Tensor | None, numbers: Tensor, batch: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Energies of structures and atoms with the reference energies."""
+        shifts = self.references[numbers]
+        energy = energy.index_add(0, batch, shifts.to(energy.dtype))
+        return energy, None if per_atom is None else per_atom + shifts
+
+    def bare(self) -> Shifted:
+        """With the same reference energies around the bare potential."""
+        inner = self.potential.bare()
+        return (
+            self if inner is self.potential else Shifted(inner, {z: float(self.references[z]) for z in self.elements})
+        )
 
     def config(self) -> dict[str, Any]:
         """`class_path` and `init_args`, those of the potential underneath nested."""
@@ -77,16 +76,6 @@ class Shifted(Potential):
         return self.potential.export(
             format, path, {z: float(self.references[z]) + given.get(z, 0.0) for z in self.elements}
         )
-
-    @property
-    def kind(self) -> str:
-        """Name of the backbone underneath."""
-        return self.potential.kind
-
-    @classmethod
-    def tiny(cls) -> Shifted:
-        """There is none: a test shifts the tiny potential it has."""
-        raise InputError("Shifted has no tiny() of its own; use Shifted(CHGNet.tiny(), {3: -1.0})")
 
 
 def group_of(potential: Potential, name: str) -> str:

@@ -27,7 +27,8 @@ class PotentialCalculator(Calculator):
     """ASE calculator of a potential: energy and free energy (eV), forces (eV/Å), stress (eV/Å³, Voigt), energies (eV).
 
     Stress is given where the cell has a volume; energies per atom and magmoms where the potential has them; energy_std
-    (eV) and forces_std (eV/Å, shape atoms 3), the standard deviation among its members, for a committee.
+    (eV) and forces_std (eV/Å, shape atoms 3), the standard deviation among its members, for a committee; gamma,
+    forces_error (eV/Å) and energies_std (eV) of each atom for what gives them (`finetune.uncertainty`).
 
     Args:
         potential: any potential of the contract.
@@ -39,7 +40,7 @@ class PotentialCalculator(Calculator):
 
     implemented_properties = [  # noqa: RUF012
         *("energy", "free_energy", "forces", "stress", "energies", "magmoms"),
-        *("energy_std", "forces_std"),
+        *("energy_std", "energies_std", "forces_std", "gamma", "forces_error"),
     ]
 
     def __init__(
@@ -92,9 +93,12 @@ class PotentialCalculator(Calculator):
             results["energies"] = predicted.energies.cpu().numpy()
         if predicted.magmoms is not None:
             results["magmoms"] = predicted.magmoms.cpu().numpy().astype(np.float64)
-        if predicted.energy_std is not None and predicted.forces_std is not None:
+        if predicted.energy_std is not None:
             results["energy_std"] = float(predicted.energy_std[0])
-            results["forces_std"] = predicted.forces_std.cpu().numpy().astype(np.float64)
+        for name in ("energies_std", "forces_std", "gamma", "forces_error"):
+            value = getattr(predicted, name)
+            if value is not None:
+                results[name] = value.cpu().numpy().astype(np.float64)
         self.results = results
 
 

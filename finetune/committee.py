@@ -35,6 +35,7 @@ class Committee(Potential):
         self.licence = "; ".join(dict.fromkeys(member.licence for member in members))
         self.pretrained = all(member.pretrained for member in members)
         self.linear = all(member.linear for member in members)
+        self.shifted = all(member.shifted for member in members)
         named = [(f"members.{k}.", member) for k, member in enumerate(members)]
         self.idle = tuple(start + name for start, member in named for name in member.idle)
         self.only_magmoms = tuple(start + name for start, member in named for name in member.only_magmoms)
@@ -55,18 +56,13 @@ class Committee(Potential):
         return _joined(plain, own)
 
     def forward(self, graph: Graph) -> Properties:
-        """Mean and standard deviation over the members."""
-        said = [member(_own(graph, k)) for k, member in enumerate(self._members())]
-        energy, forces = (torch.stack([getattr(part, name) for part in said]) for name in ("energy", "forces"))
-        sites = [part.energies for part in said if part.energies is not None]
-        return Properties(
-            energy=energy.mean(dim=0),
-            forces=forces.mean(dim=0),
-            stress=torch.stack([part.stress for part in said]).mean(dim=0),
-            energies=torch.stack(sites).mean(dim=0) if len(sites) == len(said) else None,
-            energy_std=energy.std(dim=0),
-            forces_std=forces.std(dim=0),
-        )
+        """Mean and standard deviation over the members, and the largest of their extrapolation grades."""
+        return _of_all([member(_own(graph, k)) for k, member in enumerate(self._members())])
+
+    def described(self, graph: Graph) -> tuple[Properties, Float[Tensor, "atoms d"]]:
+        """What `forward` says, and the descriptors of all members side by side, each of the same pass."""
+        parts = [member.described(_own(graph, k)) for k, member in enumerate(self._members())]
+        return _of_all([said for said, _ in parts]), torch.cat([own.double() for _, own in parts], dim=1)
 
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Not given: each member has edges of its own."""
@@ -94,6 +90,22 @@ class Committee(Potential):
 
     def _members(self) -> list[Potential]:
         return list(self.members)  # type: ignore[arg-type]
+
+
+def _of_all(said: Sequence[Properties]) -> Properties:
+    """The mean of what the members say and how far they differ."""
+    energy, forces = (torch.stack([getattr(part, name) for part in said]) for name in ("energy", "forces"))
+    sites = [part.energies for part in said if part.energies is not None]
+    grades = [part.gamma for part in said if part.gamma is not None]
+    return Properties(
+        energy=energy.mean(dim=0),
+        forces=forces.mean(dim=0),
+        stress=torch.stack([part.stress for part in said]).mean(dim=0),
+        energies=torch.stack(sites).mean(dim=0) if len(sites) == len(said) else None,
+        energy_std=energy.std(dim=0),
+        forces_std=forces.std(dim=0),
+        gamma=torch.stack(grades).amax(dim=0) if len(grades) == len(said) else None,
+    )
 
 
 def _within(graph: Graph, cutoff: float) -> Graph:

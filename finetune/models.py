@@ -169,7 +169,8 @@ def _built(value: Any) -> Any:
 def _potential_class(path: str) -> type[Potential]:
     """The potential of this package that a `class_path` names; nothing else is imported for a checkpoint."""
     module, _, name = path.rpartition(".")
-    allowed = {"finetune.adapting", "finetune.committee", *(f"finetune.backbones.{family}" for family in backbones())}
+    wrappers = ("adapting", "committee", "uncertainty")
+    allowed = {f"finetune.{name}" for name in (*wrappers, *(f"backbones.{family}" for family in backbones()))}
     cls = getattr(importlib.import_module(module), name, None) if module in allowed else None
     if not (isinstance(cls, type) and issubclass(cls, Potential)) or inspect.isabstract(cls):
         raise InputError(f"the checkpoint names {path}, which is not a potential of this package; it is not built")

@@ -20,6 +20,7 @@ from finetune.evaluation import Evaluation
 from finetune.files import whole
 from finetune.metrics import mae
 from finetune.references import fit_references
+from finetune.uncertainty import Coverage
 
 # Okabe and Ito's palette, told apart with every colour vision; the yellow, which is faint on white, is left out
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
@@ -136,6 +137,31 @@ def learning_curve(
     axes.set_xticks(counts, labels=[str(n) for n in counts])
     bare(axes)
     axes.legend(frameon=False)
+    save(figure, path)
+
+
+def reliability(report: Coverage, path: str | Path) -> None:
+    """Reliability diagram: share of true errors at or below the stated ones against the level that was promised.
+
+    Args:
+        report: see `finetune.uncertainty.coverage`.
+        path: the PNG.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    figure = Figure(figsize=(4.4, 4.9), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, zorder=1)
+    axes.axvline(report.level, color=GREY, linewidth=0.8, linestyle=":", zorder=1)
+    for k, (name, row) in enumerate(report.element.items()):
+        axes.plot(report.levels, row.coverage, color=COLOURS[k % len(COLOURS)], label=f"{name} ({row.atoms} atoms)")
+    axes.plot(report.levels, report.all.coverage, color="black", linewidth=2.2, label=f"all ({report.all.atoms})")
+    axes.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1)
+    axes.set(title=f"{100 * report.all.covered:.1f} % of force errors covered at {100 * report.level:g} %")
+    axes.set(xlabel="stated level", ylabel="share of errors covered")
+    bare(axes)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     save(figure, path)
 
 

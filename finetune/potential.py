@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,16 @@ class Exported(NamedTuple):
     coefficients: str
 
 
+class Tap(NamedTuple):
+    """Where descriptors pass by in a forward pass: a module, and what takes them from its inputs and its output.
+
+    A module that is called for some atoms after the other has them taken each time, and joined.
+    """
+
+    module: nn.Module
+    take: Callable[[tuple[Any, ...], Any], Tensor]
+
+
 class Potential(nn.Module, ABC):
     """Maps atoms to energy (eV), forces (eV/Å) and stress (eV/Å³).
 
@@ -54,6 +65,7 @@ class Potential(nn.Module, ABC):
         formats: that `export` writes, beside a checkpoint.
         formats_note: plain words on formats that there are not.
         elsewhere: what to do where an element is not known.
+        shifted: its energies have the zero of the labels that it was fitted to.
         offsets: index keys of the backbone's own graph and the key whose length they count, for `collate`.
     """
 
@@ -62,6 +74,7 @@ class Potential(nn.Module, ABC):
     licence: str = "unknown"
     pretrained: bool = False
     linear: bool = True
+    shifted: bool = False
     groups: Mapping[str, tuple[str, ...]] = {}
     idle: tuple[str, ...] = ()
     only_magmoms: tuple[str, ...] = ()
@@ -90,6 +103,26 @@ class Potential(nn.Module, ABC):
     @abstractmethod
     def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
         """The features that the readout of each atom's energy is linear in, per element."""
+
+    def taps(self) -> Sequence[Tap]:
+        """Where the descriptors pass by in a forward pass, side by side; none where `descriptors` finds its own way."""
+        return ()
+
+    def described(self, graph: Graph) -> tuple[Properties, Float[Tensor, "atoms d"]]:
+        """What `forward` says, and the descriptors of the same pass where there are `taps`; two passes otherwise."""
+        taps = self.taps()
+        if not taps:
+            return self(graph), self.descriptors(graph)
+        with listening(taps) as heard:
+            said = self(graph)
+        return said, joined(heard)
+
+    def _from_taps(self, graph: Graph) -> Tensor:
+        """The descriptors alone, of a pass without forces."""
+        graph = graphs.to(graph, self.device, torch.float64)
+        with torch.no_grad(), listening(self.taps()) as heard:
+            self.energies({**graph, "vectors": graphs.edge_vectors(graph)})
+        return joined(heard)
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -134,6 +167,10 @@ class Potential(nn.Module, ABC):
     def kind(self) -> str:
         """Name of the backbone."""
         return type(self).__name__
+
+    def bare(self) -> Potential:
+        """The potential without what training would make untrue of it (grades, calibration)."""
+        return self
 
     def collate(self, members: Sequence[Graph]) -> Graph:
         """One graph out of several."""
@@ -185,3 +222,25 @@ class LinearPotential(Potential):
     @abstractmethod
     def smoothness(self) -> Float[Tensor, " c"]:
         """Degree of the function that a coefficient belongs to: the higher, the less smooth."""
+
+
+@contextmanager
+def listening(taps: Sequence[Tap], differentiable: bool = False) -> Iterator[list[list[Tensor]]]:
+    """What passes by at each tap while the block runs, with or without the autograd graph."""
+    heard: list[list[Tensor]] = [[] for _ in taps]
+
+    def hook(k: int, given: tuple[Any, ...], said: Any) -> None:
+        taken = taps[k].take(given, said)
+        heard[k].append(taken if differentiable else taken.detach())
+
+    hooks = [tap.module.register_forward_hook(lambda _, a, b, k=k: hook(k, a, b)) for k, tap in enumerate(taps)]
+    try:
+        yield heard
+    finally:
+        for one in hooks:
+            one.remove()
+
+
+def joined(heard: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Descriptors from what was heard at each tap, atoms after atoms and features side by side."""
+    return torch.cat([torch.cat(list(parts)) for parts in heard], dim=1)

@@ -24,6 +24,11 @@ class Properties:
         magmoms: magnetic moment of each atom, Bohr magnetons; None where there is none.
         energy_std: standard deviation of `energy` among the members of a committee, eV; None where there is none.
         forces_std: the same of `forces`, eV/Å.
+        energies_std: the same of `energies`, eV; None where members have no such partition, or are whole potentials.
+        gamma: extrapolation grade of each atom (`finetune.uncertainty.Graded`): up to 1 among what was trained on,
+            infinite for an element that was not; None where there is none.
+        forces_error: calibrated error of the force on each atom, eV/Å (`finetune.uncertainty.Calibrated`): the stated
+            quantile of |F predicted - F DFT|; None where there is none.
     """
 
     energy: Float[Tensor, " structures"]
@@ -33,6 +38,9 @@ class Properties:
     magmoms: Float[Tensor, " atoms"] | None = None
     energy_std: Float[Tensor, " structures"] | None = None
     forces_std: Float[Tensor, "atoms 3"] | None = None
+    energies_std: Float[Tensor, " atoms"] | None = None
+    gamma: Float[Tensor, " atoms"] | None = None
+    forces_error: Float[Tensor, " atoms"] | None = None
 
     def to(self, to: torch.device | torch.dtype | str) -> Properties:
         """The same numbers on another device or in another dtype."""

@@ -15,13 +15,15 @@ from finetune.committee import Committee
 from finetune.graph import Graph
 from finetune.potential import Potential
 from finetune.properties import Properties
+from finetune.uncertainty import Graded, active_sets
 
-from .structures import ROOT, sulphide
+from .structures import ROOT, frames, sulphide
 
 FOUNDATIONS = ("chgnet:0.3.0", "mace:mini")
 REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
 VARIANTS = tuple(f"{name} ({word})" for name in models.backbones() for word in models.backbone(name).variants())
-KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS, *VARIANTS, "committee")
+WRAPPED = ("committee", "graded committee", *(f"graded {name}" for name in models.backbones()))
+KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS, *VARIANTS, *WRAPPED)
 
 
 @functools.cache
@@ -31,6 +33,9 @@ def built(name: str) -> Potential:
     torch.manual_seed(0)
     if name in FOUNDATIONS:
         potential = models.load(name)
+    elif name.startswith("graded "):
+        potential = built.__wrapped__(name.removeprefix("graded "))
+        potential = Graded(potential, active_sets(potential, frames()[::6]))
     elif name == "committee":
         potential = Committee([strengthened(models.backbone(family).tiny()) for family in models.backbones()])
     elif name in VARIANTS:

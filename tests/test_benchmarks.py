@@ -64,3 +64,10 @@ def test_peak_memory_is_that_of_a_batch_and_the_graphs(root: Path, potential: st
     assert peak == pytest.approx(graphs + rest, abs=0.02)
     assert more_graphs == pytest.approx(8 * graphs, rel=0.3)
     assert more_rest < 1.1 * rest
+
+
+def test_the_cost_of_uncertainty_is_a_ratio(root: Path) -> None:
+    out = _run(root, "bench_uncertainty.py", "--only", "ace", "--atoms", "40", "--calls", "3", "--frames", "8")
+    for side in ("graded", "graded, calibrated", "8 readouts", "8 readouts, forces too", "committee of 8"):
+        assert _numbers(rf"  {side} +([\d.]+) \(", out) > [0.0]
+    assert _numbers(r"committee of 8 +([\d.]+) \(", out) > [3.0]

@@ -17,6 +17,7 @@ from finetune.md import (
     Ballistic,
     Energy,
     Evaporated,
+    Extrapolating,
     LostBonding,
     PhaseSeparation,
     Pressure,
@@ -30,7 +31,7 @@ from finetune.md.snapshot import Snapshot
 from .structures import ROOT
 
 BONDING = LostBonding(centre="P", ligand="S", cutoff_A=2.7)
-EVERY = (*GUARDS, BONDING)
+EVERY = (*GUARDS, BONDING, Uncertain(by="forces_error"))
 
 
 def glass() -> Atoms:
@@ -99,6 +100,18 @@ def disagreeing():
     return snapshot(labelled(glass(), forces_std=spread))
 
 
+def extrapolating():
+    grades = np.full(84, 0.9)
+    grades[[5, 9]] = 3.0, np.inf
+    return snapshot(labelled(glass(), gamma=grades))
+
+
+def wrong():
+    errors = np.zeros(84)
+    errors[5] = 1.5
+    return snapshot(labelled(glass(), forces_error=errors, forces_std=np.full((84, 3), 0.1)))
+
+
 CASES = {
     "TooHot": (hot, [], "K where 300 K is expected"),
     "Energy": (fallen, [], "changed by -1.20 eV/atom"),
@@ -106,7 +119,9 @@ CASES = {
     "Pressure": (pressed, [], "35.* GPa"),
     "TooClose": (close, [0], "Li 0 and P|P .* and Li 0"),
     "Ballistic": (ballistic, [7], "18.0 times its thermal speed"),
-    "Uncertain": (disagreeing, [5], "1.39 eV/Å on"),
+    "Uncertain": (disagreeing, [5], "the committee differs by 1.39 eV/Å on"),
+    "Uncertain, calibrated": (wrong, [5], "may be wrong by 1.50 eV/Å on"),
+    "Extrapolating": (extrapolating, [5, 9], r"inf on .* 9 \(limit 2.5\)"),
 }
 
 
@@ -251,5 +266,6 @@ def test_a_cold_structure_that_relaxes_is_not_too_hot():
 def test_what_the_calculator_does_not_say_is_not_judged():
     atoms = glass()
     atoms.calc = SinglePointCalculator(atoms, energy=-300.0, forces=np.zeros((84, 3)))
-    assert found([Pressure(), Uncertain(), Energy()], snapshot(glass()), snapshot(atoms)) == {}
+    silent = [Pressure(), Uncertain(), Uncertain(by="forces_error"), Extrapolating(), Energy()]
+    assert found(silent, snapshot(glass()), snapshot(atoms)) == {}
     assert found([TooClose()], snapshot(glass()), snapshot(atoms)) == {}

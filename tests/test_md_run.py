@@ -388,7 +388,7 @@ def test_the_shipped_config_runs_from_the_command_line(tmp_path, capsys):
 
 
 def test_the_default_guards_are_all_there_is():
-    assert len({type(guard) for guard in GUARDS}) == len(GUARDS) == 9
+    assert len({type(guard) for guard in GUARDS}) == len(GUARDS) == 10
 
 
 @pytest.mark.parametrize("suffix", ["extxyz", "traj"])

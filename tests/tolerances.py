@@ -33,6 +33,9 @@ TOLERANCES = {
     "upstream, float32": Tolerance(
         3e-4, "chgnet's own float32 builds bond lengths and angles in single precision and is off by 1e-4 eV/Å"
     ),
+    "float32 grade": Tolerance(
+        1e-3, "seven digits of the descriptors, times the size of the inverse of the active set"
+    ),
     "closed form": Tolerance(1e-6, "normal equations without a ridge square the condition of the design; eV, eV/Å"),
     "yace energy": Tolerance(1e-6, "what the file promises to keep; eV"),
     "yace forces": Tolerance(1e-5, "the same, eV/Å"),

@@ -31,7 +31,7 @@ from finetune.backbones._ace_settings import check_settings, numbers_of
 from finetune.errors import InputError
 from finetune.files import write_text
 from finetune.graph import Graph, edge_vectors
-from finetune.potential import Design, Exported, LinearPotential, Potential
+from finetune.potential import Design, Exported, LinearPotential, Potential, Tap
 
 CHUNK = 256  # atoms whose products are worked out together in evaluation
 CORE = ("inner", "width", "prefactor", "decay")
@@ -119,10 +119,8 @@ class ACE(LinearPotential):
     def energies(self, graph: Graph) -> tuple[Tensor, Tensor, None]:
         """Energies per structure and per atom (eV)."""
         vectors, edges = graph["vectors"].to(self.dtype), self._edges(graph)
-        if self.training or not vectors.requires_grad:
-            per_atom = self.site_energies(vectors, edges)
-        else:
-            per_atom = _InChunks.apply(vectors, edges, self)
+        chunked = vectors.requires_grad and not self.training
+        per_atom = _InChunks.apply(vectors, edges, self) if chunked else self.site_energies(vectors, edges)
         per_atom = per_atom.double()
         energy = per_atom.new_zeros(len(graph["n_atoms"])).index_add(0, graph["batch"], per_atom)
         return energy, per_atom, None
@@ -137,6 +135,10 @@ class ACE(LinearPotential):
         with torch.no_grad():
             parts = [self.functions(vectors[e.part[0]].to(self.dtype), e) for e in self._edges(graph).chunks(CHUNK)]
         return torch.cat(parts, dim=1).T.contiguous()
+
+    def taps(self) -> list[Tap]:
+        """B as they come out of the products."""
+        return [Tap(self.products, lambda _, functions: functions.T)]
 
     def _edges(self, graph: Graph) -> Edges:
         return Edges.of(graph["edge_index"], self.rows[graph["numbers"]], len(self.elements))

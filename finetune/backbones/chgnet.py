@@ -20,7 +20,7 @@ from finetune.backbones._chgnet_layers import Features
 from finetune.errors import InputError, unknown
 from finetune.files import whole
 from finetune.graph import Graph, edge_vectors
-from finetune.potential import Exported, Potential
+from finetune.potential import Exported, Potential, Tap
 
 PRETRAINED = {
     "0.3.0": "0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
@@ -150,15 +150,13 @@ class CHGNet(Potential):
             angles=angular.fourier_expansion(cosines.acos().to(self.dtype)),
         )
 
+    def taps(self) -> list[Tap]:
+        """The input of the last linear layer of the readout."""
+        return [Tap(self.model.mlp.layers[-1], lambda given, _: given[0])]
+
     def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
         """Activations before the last linear layer of the readout: the site energy is linear in them, per element."""
-        kept: list[Tensor] = []
-        hook = self.model.mlp.layers[-1].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
-        try:
-            self.forward(graph)
-        finally:
-            hook.remove()
-        return kept[0].detach()
+        return self._from_taps(graph)
 
     def config(self) -> dict[str, Any]:
         """`class_path` and `init_args` that rebuild the architecture."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from finetune.backbones._mace_models import (
 )
 from finetune.errors import InputError, unknown
 from finetune.graph import Graph
-from finetune.potential import Exported, Potential
+from finetune.potential import Exported, Potential, Tap
 
 
 class MACE(Potential):
@@ -127,20 +128,18 @@ class MACE(Potential):
             "head": torch.zeros_like(counts),
         }
 
-    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
-        """Scalars that enter the linear maps of all readouts; site energies (less any ZBL) are linear in them."""
-        kept: list[Tensor] = []
-        hooks = []
+    def taps(self) -> list[Tap]:
+        """The scalars that enter the linear map of each readout."""
+        taps = []
         for readout in self.model.readouts:
             linear = readout.linear if hasattr(readout, "linear") else readout.linear_2
             scalars = o3.Irreps(str(linear.irreps_in)).count("0e")
-            hooks.append(linear.register_forward_pre_hook(lambda _, args, n=scalars: kept.append(args[0][:, :n])))
-        try:
-            self.forward(graph)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return torch.cat([part.detach() for part in kept], dim=1)
+            taps.append(Tap(linear, partial(_first_columns, scalars)))
+        return taps
+
+    def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
+        """Scalars that enter the linear maps of all readouts; site energies (less any ZBL) are linear in them."""
+        return self._from_taps(graph)
 
     def config(self) -> dict[str, Any]:
         """`class_path` and `init_args` that rebuild the architecture."""
@@ -163,6 +162,12 @@ class MACE(Potential):
     def tiny(cls) -> MACE:
         """Two narrow layers for Li, P, S with random weights."""
         return cls(None, architecture=TINY, dtype="float64")
+
+
+def _first_columns(n: int, given: tuple[Any, ...], said: Any) -> Tensor:
+    """The first n features of what a module is given."""
+    features: Tensor = given[0]
+    return features[:, :n]
 
 
 TINY = {

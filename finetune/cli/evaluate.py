@@ -9,8 +9,8 @@ import jsonargparse
 from rich.console import Console
 
 from finetune import models
-from finetune.adapting import Shifted
 from finetune.calculators import known_device
+from finetune.cli.inputs import switched
 from finetune.data.checking import check
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
@@ -20,12 +20,7 @@ from finetune.files import write_text
 
 def run(arguments: list[str]) -> None:
     """Evaluate with arguments as on the command line; `--trusted` alone means true."""
-    following = [*arguments[1:], ""]
-    words = [
-        "--trusted=true" if word == "--trusted" and after not in ("true", "false") else word
-        for word, after in zip(arguments, following, strict=True)
-    ]
-    jsonargparse.auto_cli(evaluate, args=words[1:], prog="finetune evaluate", as_positional=True)
+    jsonargparse.auto_cli(evaluate, args=switched(arguments)[1:], prog="finetune evaluate", as_positional=True)
 
 
 def evaluate(
@@ -55,7 +50,7 @@ def evaluate(
     potential = models.load(model, trusted=trusted).to(known_device(device))
     frames = read(file, keys)
     check(frames)
-    result = errors_of(potential, frames, shift=not isinstance(potential, Shifted), batch_edges=batch_edges)
+    result = errors_of(potential, frames, shift=not potential.shifted, batch_edges=batch_edges)
     Console().print(result.table())
     if json is not None:
         write_text(Path(json), jsonlib.dumps(result.json(), indent=1, ensure_ascii=False) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import ase.io
 from ase import Atoms
@@ -38,3 +39,24 @@ def built(
     from finetune import calculators
 
     return calculators.calculator(calculator, device, dtype)
+
+
+def switched(arguments: Sequence[str], option: str = "--trusted") -> list[str]:
+    """Arguments of a command line in which the option alone means true."""
+    following = [*arguments[1:], ""]
+    return [
+        f"{option}=true" if word == option and after not in ("true", "false") else word
+        for word, after in zip(arguments, following, strict=True)
+    ]
+
+
+def new_file(name: str) -> Path:
+    """The path of a file that is to be written.
+
+    Raises:
+        InputError: it is there already.
+    """
+    path = Path(name)
+    if path.exists():
+        raise InputError(f"{path} is there already; choose another --output, or remove it")
+    return path

@@ -18,6 +18,8 @@ COMMANDS = {
         "finetune.cli.evaluate:run",
         "table of errors of a model on labelled structures, per family and element",
     ),
+    "grade": ("finetune.cli.uncertainty:run_grade", "add extrapolation grades to a model, from its training frames"),
+    "calibrate": ("finetune.cli.uncertainty:run_calibrate", "add calibrated errors of forces, from held-out frames"),
     "doctor": ("finetune.cli.doctor:run", "check labelled structures before training: verdicts and remedies"),
     "md": ("finetune.cli.md:run", "molecular dynamics with guards, from a model"),
     "export": ("finetune.cli.export:run", "a model for LAMMPS, or as a single file"),

@@ -64,6 +64,16 @@ class Guard(ABC):
         """An alarm of this guard."""
         return Alarm(type(self).__name__, message, [int(i) for i in atoms])
 
+    def highest(self, now: Snapshot, values: np.ndarray | None, above: float, words: str) -> Alarm | None:
+        """An alarm for the atoms whose value is above a limit, or no number, in words for the worst one."""
+        high = np.zeros(0, dtype=int) if values is None else np.flatnonzero(~(values <= above))
+        if values is None or not len(high):
+            return None
+        worst = int(high[values[high].argmax()])
+        return self.alarm(
+            f"{words.format(values[worst])} on {now.atoms.symbols[worst]} {worst} (limit {above:g})", high
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TooHot(Guard):
@@ -206,25 +216,40 @@ class Ballistic(Guard):
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertain(Guard):
-    """The members of a committee disagree on a force.
+    """A force is too uncertain: the members of a committee disagree, or its calibrated error is large.
 
     Attributes:
-        above: largest spread of a force among the members, eV/Å (root of the variances summed over directions).
+        above: largest uncertainty of a force, eV/Å.
+        by: `forces_std`, the spread among the members of a committee (root of the variances summed over directions), or
+            `forces_error`, the error that a calibrated potential states.
     """
 
     above: float = 1.0
+    by: Literal["forces_std", "forces_error"] = "forces_std"
 
     def check(self, now: Snapshot, reference: None) -> Alarm | None:
         """Compare; nothing is said where the potential does not know its uncertainty."""
-        spread = now.forces_std
-        if spread is None:
-            return None
-        high = np.flatnonzero(~(spread <= self.above))
-        if not len(high):
-            return None
-        worst = int(high[spread[high].argmax()])
-        return self.alarm(
-            f"the committee differs by {spread[worst]:.2f} eV/Å on {now.atoms.symbols[worst]} {worst} "
-            f"(limit {self.above:g})",
-            high,
-        )
+        values = now.forces_std if self.by == "forces_std" else now.results.get(self.by)
+        return self.highest(now, values, self.above, WORDS[self.by])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extrapolating(Guard):
+    """An atom is outside of what the potential was trained on, by its extrapolation grade.
+
+    Attributes:
+        above: largest extrapolation grade; up to 1 is interpolation. The reference study of Li | Li7P3S11 labels what
+            lies between 1 and 2.5.
+    """
+
+    above: float = 2.5
+
+    def check(self, now: Snapshot, reference: None) -> Alarm | None:
+        """Compare; nothing is said where the potential gives no grades."""
+        return self.highest(now, now.results.get("gamma"), self.above, "the extrapolation grade is {:.2f}")
+
+
+WORDS = {
+    "forces_std": "the committee differs by {:.2f} eV/Å",
+    "forces_error": "the force may be wrong by {:.2f} eV/Å",
+}

@@ -15,17 +15,17 @@ from ase.constraints import FixAtoms
 from finetune.errors import InputError
 from finetune.md.ensembles import NPT, Ensemble, NoseHoover
 from finetune.md.files import check_name
-from finetune.md.guards import Alarm, Ballistic, Energy, Guard, Pressure, TooClose, TooHot, Uncertain
+from finetune.md.guards import Alarm, Ballistic, Energy, Extrapolating, Guard, Pressure, TooClose, TooHot, Uncertain
 from finetune.md.snapshot import Snapshot
 from finetune.md.structure_guards import Evaporated, PhaseSeparation, Voids
 
 GUARDS: tuple[Guard, ...] = (
     TooHot(), Energy(), Pressure(), TooClose(), Ballistic(), Evaporated(), Voids(), PhaseSeparation(action="warn"),
-    Uncertain(action="save"),
+    Uncertain(action="save"), Extrapolating(action="save"),
 )  # fmt: skip
 COLUMNS = (
     "step", "time_ps", "stage", "temperature_K", "target_K", "potential_eV", "kinetic_eV", "drift_eV", "pressure_GPa",
-    "volume_A3", "energy_std_eV", "largest_forces_std_eV_A",
+    "volume_A3", "energy_std_eV", "largest_forces_std_eV_A", "largest_gamma", "largest_forces_error_eV_A",
 )  # fmt: skip
 
 
@@ -105,12 +105,12 @@ class Output:
 
     def line(self, now: Snapshot, stage: int) -> list[float | int | None]:
         """The values of `COLUMNS`."""
-        atoms, spread = now.atoms, now.forces_std
+        atoms, uncertain = now.atoms, (now.forces_std, now.results.get("gamma"), now.results.get("forces_error"))
         volume = atoms.get_volume() if atoms.cell.rank == 3 else None
         return [
             now.step, now.time_ps, stage, now.temperature_K, now.target_K, float(atoms.get_potential_energy()),
             float(atoms.get_kinetic_energy()), now.drift, now.pressure_GPa, volume, now.results.get("energy_std"),
-            None if spread is None else float(spread.max(initial=0.0)),
+            *(None if values is None else float(values.max(initial=0.0)) for values in uncertain),
         ]  # fmt: skip
 
     def frame(self, now: Snapshot) -> Atoms:
@@ -128,7 +128,9 @@ class Output:
         frame.info |= {"step": now.step, "time_ps": round(now.time_ps, 9), "temperature_K": now.temperature_K}
         if "energy_std" in now.results:
             frame.info["energy_std"] = now.results["energy_std"]
-            frame.arrays["forces_std"] = np.asarray(now.results["forces_std"])
+        for uncertain in ("forces_std", "gamma", "forces_error"):
+            if uncertain in now.results:
+                frame.arrays[uncertain] = np.asarray(now.results[uncertain])
         return frame
 
 

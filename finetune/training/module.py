@@ -72,6 +72,7 @@ class FineTune(lightning.LightningModule):
             )
         if isinstance(potential, str):
             potential = models.load(potential)
+        potential = potential.bare()
         self.potential = potential if isinstance(potential, Shifted) else Shifted(potential)
         self.potential.train()
         self.loss, self.optimizer, self.warmup, self.schedule, self.final = loss, optimizer, warmup, schedule, final
