@@ -155,6 +155,20 @@ def test_a_logger_is_told_the_figures_of_both_arms(files: dict[str, str], finish
     assert float(row["control/valid_forces_rmse"]) == pytest.approx(errors["forces_rmse"])
 
 
+@pytest.mark.parametrize(
+    ("score", "most"), [("gamma", 1.002), ("forces_error", float("inf"))], ids=["gamma", "forces_error"]
+)
+def test_other_scores_steer_a_campaign(files: dict[str, str], tmp_path: Path, score: str, most: float) -> None:
+    steered = {"thresholds": Thresholds(score=score, select=0.01, stop=1e6), "runs": 1}
+    learning, _, _ = learn(tmp_path, campaign(files, steered, stop=Stop(generations=1)))
+    graded = models.load(learning.place(0) / "graded.ckpt")
+    for atoms in frames_of(learning.place(1) / "candidates.extxyz")[:3]:
+        said = graded(graded.collate([graded.graph(atoms)]))
+        assert atoms.info["score"] == pytest.approx(float(getattr(said, score).max()), rel=1e-4)
+    for atoms in frames_of(learning.place(0) / "train.extxyz"):
+        assert float(getattr(graded(graded.collate([graded.graph(atoms)])), score).max()) <= most
+
+
 def test_another_seed_or_teacher_needs_another_directory(files: dict[str, str], finished: Path) -> None:
     with pytest.raises(InputError, match="another explorer, control, seed"):
         learn(finished, campaign(files, seed=1))

@@ -246,6 +246,8 @@ class Learning:
         before = self.place(n - 1, control) if n else None
         valid = self.directory / "valid.extxyz"
         steps.refit(campaign.fits, place, before, valid, campaign.seed, n, self.executor)
+        if not control:
+            steps.grade(place, campaign.explorer.thresholds.score, valid)
         parts = {name: self.directory / f"{name}.extxyz" for name in self.parts if name != "train"}
         if not (place / "errors.json").exists():
             once(place / "errors.json", steps.measure(place, parts))

@@ -7,6 +7,7 @@
 | `selected.extxyz` | what DFT is asked, and why |
 | `labelled.extxyz` | the answers |
 | `train.extxyz`, `member-K.ckpt` | all labelled frames, and the members fitted to them |
+| `graded.ckpt` | what knows extrapolation grades or calibrated errors, where these are the score |
 | `errors.json` | errors of the committee on the validation frames, and on the test frames where there are some |
 | `report.html` | all of the campaign up to here |
 
@@ -47,6 +48,9 @@ from finetune.learning.refitting import GENERATION, Job, Refit
 from finetune.learning.selectors import Candidates, Selector
 from finetune.learning.subcells import Cutter, subcells
 from finetune.potential import Potential
+from finetune.uncertainty import Graded, active_sets, calibrate
+
+GRADED = "graded.ckpt"
 
 
 def members(place: Path) -> list[Path]:
@@ -61,8 +65,24 @@ def committee(place: Path) -> Potential:
 
 
 def grading(place: Path, score: str) -> PotentialCalculator:
-    """The calculator that knows the uncertainty that is asked for."""
-    return PotentialCalculator(committee(place))
+    """The calculator that knows the uncertainty that is asked for: of a committee its spread, else `graded.ckpt`."""
+    return PotentialCalculator(committee(place) if score == "forces_std" else models.load(place / GRADED))
+
+
+def grade(place: Path, score: str, valid: Path) -> None:
+    """Write `graded.ckpt`, which gives `gamma` or `forces_error`; nothing for the spread of a committee.
+
+    Grades are those of the first member, whose dynamics cost no more than one potential; errors are those of the
+    committee, calibrated on the validation frames.
+    """
+    path = place / GRADED
+    if score == "forces_std" or path.exists():
+        return
+    if score == "gamma":
+        member = models.load(members(place)[0])
+        models.save(Graded(member, active_sets(member, read(place / "train.extxyz"))), path)
+    else:
+        models.save(calibrate(committee(place), read(valid)), path)
 
 
 def explore(
