@@ -17,13 +17,14 @@ from ase import Atoms
 from lightning.pytorch.loggers import CSVLogger
 
 from finetune import models
+from finetune.cli.learn import parsed
 from finetune.committee import Committee
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.evaluation import evaluate
 from finetune.labelling import Calculated, Outcome
 from finetune.labelling.store import identity
-from finetune.learning import Learning, Pool, Stop, Thresholds
+from finetune.learning import Learning, Pool, Solved, Stop, Thresholds, Trained
 from finetune.learning.files import read_frames
 from finetune.learning.harvesting import records, uncertain_share
 from finetune.learning.refitting import Job, drawn
@@ -293,3 +294,14 @@ def test_settings_that_mean_nothing_are_refused(files: dict[str, str], tmp_path:
         Thresholds(select=2.0, stop=1.0)
     with pytest.raises(InputError, match="did you mean 'forces_std'"):
         Thresholds(score="force_std")
+
+
+@pytest.mark.filterwarnings("default")  # jsonargparse says what a later config replaces
+@pytest.mark.parametrize("names", [("teacher",), ("interface",), ("interface", "chgnet")], ids="+".join)
+def test_configs_are_understood(root: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    words = [word for name in names for word in ("-c", str(root / f"configs/learn/{name}.yaml"))]
+    options, text = parsed([*words, "--directory", str(tmp_path)])
+    fit = options["fit"][0] if isinstance(options["fit"], list) else options["fit"]
+    assert isinstance(fit, Trained if "chgnet" in names else Solved)
+    assert options["explorer"].thresholds.low > 0
+    assert "finetune.learning.Dynamics" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jsonargparse
 import torch
@@ -26,6 +26,12 @@ from finetune.learning.tracking import track
 
 def run(arguments: list[str]) -> None:
     """Learn with arguments as on the command line."""
+    options, text = parsed(arguments[1:])
+    learn(**options, text=text)
+
+
+def parsed(arguments: list[str]) -> tuple[dict[str, Any], str]:
+    """What `learn` takes, its objects built, and the resolved config as YAML."""
     parser = jsonargparse.ArgumentParser(
         prog="finetune learn",
         usage="finetune learn -c CONFIG --directory DIR [--OPTION VALUE ...]",
@@ -33,10 +39,10 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
     parser.add_function_arguments(learn, as_group=False, as_positional=False, skip={"text"})
-    parsed = parser.parse_args(arguments[1:])
-    text = parser.dump(parsed, skip_none=False)
-    options = parser.instantiate(parsed)
-    learn(**{name: value for name, value in options.items() if name != "config"}, text=text)
+    given = parser.parse_args(arguments)
+    text = parser.dump(given)
+    options = parser.instantiate(given)
+    return {name: value for name, value in options.items() if name != "config"}, text
 
 
 def learn(

@@ -97,7 +97,7 @@ def survival(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
         bottom += parts[:, k]
     right.set(xlabel="generation", ylabel="share of planned time", ylim=(0, 1.05))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.legend(frameon=False, fontsize=8, loc="lower right")
+    right.legend(fontsize=8, loc="lower right", framealpha=0.9, edgecolor="none")
     return _svg(figure)
 
 

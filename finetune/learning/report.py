@@ -24,7 +24,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1060px; margin: 2rem aut
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 table { border-collapse: collapse; font-size: 13px; } .wide { overflow-x: auto; }
 th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
-th { vertical-align: bottom; color: #555; font-weight: 600; } .text { text-align: left; white-space: normal; }
+th { vertical-align: bottom; color: #555; font-weight: 600; } .text { text-align: left; }
 svg { max-width: 100%; height: auto; } p { max-width: 50rem; } summary { cursor: pointer; color: #0072b2; }
 """
 MANY = 200  # explored frames of a generation that are drawn
