@@ -18,6 +18,7 @@ from finetune.learning.selectors import Candidates, Selector
 from finetune.learning.stopping import Stop, Summary
 
 NONE = np.zeros((0, 2))
+GREEDY_FAILS = (9, 12, 21, 28, 29)  # seeds for which pivoted QR alone does not find the largest volume
 SELECTORS = [Random(), Top(), MaxVol(), FarthestPoints(), KDPP(), Batch()]
 
 
@@ -48,7 +49,7 @@ def test_farthest_points_go_to_the_ends_then_to_the_middle() -> None:
     assert selection.farthest_points(line(0, 1, 5.2, 9, 10), 3, line(0)) == [4, 2, 1]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", GREEDY_FAILS)
 def test_maxvol_finds_the_largest_determinant_of_all_sets(seed: int) -> None:
     features = np.random.default_rng(seed).normal(size=(9, 3))
     chosen = selection.maxvol(features, 3, np.zeros((0, 3)))
@@ -57,7 +58,7 @@ def test_maxvol_finds_the_largest_determinant_of_all_sets(seed: int) -> None:
 
 
 def test_no_exchange_enlarges_the_volume_of_maxvol() -> None:
-    rows = np.random.default_rng(3).normal(size=(60, 8))
+    rows = np.random.default_rng(8).normal(size=(60, 8))
     chosen = selection.maxvol(rows, 8, np.zeros((0, 8)))
     assert np.abs(rows @ np.linalg.inv(rows[chosen])).max() <= selection.SWAP
 
@@ -74,11 +75,11 @@ def test_maxvol_fills_up_beyond_the_rank_with_far_points() -> None:
 
 def test_kdpp_draws_sets_in_proportion_to_their_determinants() -> None:
     rng = np.random.default_rng(0)
-    factor = rng.normal(size=(4, 4))
+    factor = rng.normal(size=(5, 5)) * [1.0, 0.3, 2.0, 1.0, 0.5]
     likelihood = factor @ factor.T
-    weights = {s: np.linalg.det(likelihood[np.ix_(s, s)]) for s in itertools.combinations(range(4), 2)}
+    weights = {s: np.linalg.det(likelihood[np.ix_(s, s)]) for s in itertools.combinations(range(5), 3)}
     draws = 4000
-    seen = Counter(tuple(sorted(selection.kdpp(likelihood, 2, rng))) for _ in range(draws))
+    seen = Counter(tuple(sorted(selection.kdpp(likelihood, 3, rng))) for _ in range(draws))
     for chosen, weight in weights.items():
         expected = weight / sum(weights.values())
         assert abs(seen[chosen] / draws - expected) < 4 * np.sqrt(expected * (1 - expected) / draws)
@@ -91,12 +92,12 @@ def test_the_kernel_of_a_kdpp_is_quality_times_likeness() -> None:
 
 
 def test_batch_multiplies_uncertainty_distance_and_front_and_counts_what_it_has_chosen() -> None:
-    scores, features = np.array([1.0, 0.9, 0.5, 0.1]), line(1.0, 1.1, 3.0, 3.1)
+    scores, features = np.array([1.0, 0.9, 0.5, 0.45]), line(1.0, 1.1, 3.0, 3.1)
     front = np.ones(4)
-    # products with the distance to 0: 1.0, 0.99, 1.5, 0.31; then 1.0, 0.99, -, 0.01; then 0.09 for the second
-    assert selection.batch(scores, features, front, 3, line(0.0)) == [2, 0, 1]
+    # products with the distance to 0: 1.00, 0.99, 1.50, 1.40; with that to the third too: 1.00, 0.99, -, 0.05
+    assert selection.batch(scores, features, front, 2, line(0.0)) == [2, 0]
     # far from the front, the third counts half: 0.75
-    assert selection.batch(scores, features, np.array([1.0, 1.0, 0.0, 1.0]), 1, line(0.0)) == [0]
+    assert selection.batch(scores, features, np.array([1.0, 1.0, 0.0, 0.0]), 1, line(0.0)) == [0]
     assert selection.batch(scores, features, front, 1, line(0.0), (1.0, 0.0, 0.0)) == [0]
     assert selection.batch(scores, features, front, 1, line(0.0), (0.0, 1.0, 0.0)) == [3]
 
@@ -175,6 +176,9 @@ def history(*errors: float, labels: int = 10, **last: float) -> list[Summary]:
         (Stop(plateau=0.05), history(300, 200, 199, 198), "less than 5 %"),
         (Stop(plateau=0.05), history(300, 200, 199, 150), None),
         (Stop(plateau=0.05, patience=3), history(300, 200, 199, 198), None),
+        # 2.5 and 2.1 % for the labels that there are, 4.2 and 4.9 % for twice as many
+        (Stop(plateau=0.04), history(300, 200, 195, 191), None),
+        (Stop(plateau=0.05), history(300, 200, 195, 191), "less than 5 %"),
     ],
 )
 def test_a_campaign_stops_for_one_reason_at_a_time(stop: Stop, so_far: list[Summary], word: str | None) -> None:
@@ -186,5 +190,7 @@ def test_generations_without_candidates_end_a_campaign_after_some_patience() -> 
     empty = [Summary(k, 0, 0.0, 300.0, candidates=None if k == 0 else 0) for k in range(3)]
     assert Stop(patience=3).reason(empty, 10) is None
     assert "nothing to ask for" in str(Stop(patience=2).reason(empty, 10))
+    empty[1] = Summary(1, 0, 0.0, 300.0, candidates=5)
+    assert Stop(patience=2).reason(empty, 10) is None
     with pytest.raises(InputError, match="nothing would ever stop"):
         Stop(generations=None)
