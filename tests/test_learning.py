@@ -8,6 +8,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -24,7 +25,7 @@ from finetune.errors import InputError
 from finetune.evaluation import evaluate
 from finetune.labelling import Calculated, Outcome
 from finetune.labelling.store import identity
-from finetune.learning import Learning, Pool, Solved, Stop, Thresholds, Trained
+from finetune.learning import Batch, Learning, Pool, Solved, Stop, Thresholds, Trained
 from finetune.learning.files import read_frames
 from finetune.learning.harvesting import records, uncertain_share
 from finetune.learning.refitting import Job, drawn
@@ -188,16 +189,16 @@ class Fussy(Calculated):
 
 
 def test_a_label_that_does_not_converge_is_told_and_not_asked_for_again(files: dict[str, str], tmp_path: Path) -> None:
-    learning, _, told = learn(tmp_path, campaign(files, {"runs": 3}, labeller=Fussy()))
-    asked = [frames_of(learning.place(n) / "selected.extxyz") for n in (1, 2)]
-    answered = [read_frames(learning.place(n) / "labelled.extxyz") for n in (1, 2)]
-    assert all(len(atoms) == 4 for frames in answered for atoms in frames)
-    refused = [[identity(a) for a in frames if len(a) == 8] for frames in asked]
-    assert refused[0]
-    assert not set(refused[0]) & set(refused[1])
-    history = learning.history(2)
-    assert [one.refused for one in history[1:]] == [len(names) for names in refused]
-    assert any("no label for" in line and "not converged" in line for line in told)
+    pool = Pool(files=[files["starts"]], thresholds=Thresholds(select=0.0, stop=1e9))  # 4, 8 and 8 atoms
+    changes: dict[str, Any] = {"labeller": Fussy(), "selector": Batch(apart=1e-6), "stop": Stop(generations=2)}
+    settings = replace(campaign(files, **changes), explorer=pool)
+    learning, _, told = learn(tmp_path, settings)
+    asked = [read_frames(learning.place(n) / "selected.extxyz") for n in (1, 2)]
+    assert sorted(len(atoms) for atoms in asked[0]) == [4, 8, 8]
+    assert [len(atoms) for atoms in read_frames(learning.place(1) / "labelled.extxyz")] == [4]
+    assert asked[1] == []
+    assert [one.refused for one in learning.history(2)] == [0, 2, 0]
+    assert sum("no label for" in line and "not converged" in line for line in told) == 2
 
 
 def test_an_exploded_run_is_recorded_and_the_others_go_on(files: dict[str, str], tmp_path: Path) -> None:

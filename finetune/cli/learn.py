@@ -94,23 +94,9 @@ def learn(
     """
     torch.set_num_threads(1)
     campaign = Campaign(
-        train=listed(train),
-        valid=listed(valid),
-        labeller=labeller,
-        explorer=explorer,
-        fit=fit if isinstance(fit, list) else [fit],
-        members=members,
-        selector=selector,
-        batch=batch,
-        reactants=reactants,
-        cutter=cutter,
-        control=control,
-        test=None if test is None else listed(test),
-        fraction=fraction,
-        relabel=relabel,
-        stop=stop,
-        seed=seed,
-    )
+        listed(train), listed(valid), labeller, explorer, fit if isinstance(fit, list) else [fit], members, selector,
+        batch, reactants, cutter, control, None if test is None else listed(test), fraction, relabel, stop, seed,
+    )  # fmt: skip
     workers = executor()
     try:
         learning = Learning(campaign, directory, workers)
