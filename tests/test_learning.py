@@ -18,6 +18,7 @@ from ase import Atoms
 from lightning.pytorch.loggers import CSVLogger
 
 from finetune import models
+from finetune.backbones.ace import ACE
 from finetune.cli.learn import parsed
 from finetune.committee import Committee
 from finetune.data.reading import read
@@ -33,7 +34,8 @@ from finetune.learning.report import write_report
 from finetune.learning.tracking import track
 from finetune.sampling import Strained
 
-from .campaigns import campaign, labelled, learn, write_files
+from .campaigns import ACE_SETTINGS, campaign, labelled, learn, write_files
+from .commands import THEIR_WARNINGS
 from .test_bad_input_cli import room_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:train and valid share")
@@ -306,3 +308,21 @@ def test_configs_are_understood(root: Path, tmp_path: Path, names: tuple[str, ..
     assert isinstance(fit, Trained if "chgnet" in names else Solved)
     assert options["explorer"].thresholds.low > 0
     assert "finetune.learning.Dynamics" in text
+
+
+@THEIR_WARNINGS
+def test_training_goes_on_from_where_the_member_stood(files: dict[str, str], tmp_path: Path) -> None:
+    def weights(name: str) -> torch.Tensor:
+        return models.load(tmp_path / name).get_parameter("potential.coefficients").detach()
+
+    first = Trained(potential=ACE(**ACE_SETTINGS), first_epochs=3, epochs=1, rate=1e-2)
+    job = Job(Path(files["train"]), Path(files["valid"]), None, 0, (0, 0, 0))
+    first.fit(job, tmp_path / "first.ckpt")
+    first.fit(job, tmp_path / "again.ckpt")
+    assert weights("first.ckpt").abs().max() > 1e-3
+    assert torch.equal(weights("first.ckpt"), weights("again.ckpt"))
+    later = replace(job, before=tmp_path / "first.ckpt", generation=1)
+    replace(first, rate=1e-12).fit(later, tmp_path / "still.ckpt")
+    torch.testing.assert_close(weights("still.ckpt"), weights("first.ckpt"), rtol=0, atol=1e-9)
+    first.fit(replace(later, seed=(0, 1, 1)), tmp_path / "other.ckpt")
+    assert (weights("other.ckpt") - weights("first.ckpt")).abs().max() > 1e-4

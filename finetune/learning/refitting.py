@@ -146,7 +146,6 @@ class Trained(Refit):
         rate: peak learning rate of AdamW.
         replay: share of the frames of earlier generations that is seen again.
         groups: learning-rate factors of parameter groups; 0 freezes one.
-        average: decay of the exponential average of the weights, which is what is kept.
     """
 
     epochs: int = 8
@@ -154,7 +153,6 @@ class Trained(Refit):
     rate: float = 1e-3
     replay: float = 1.0
     groups: Mapping[str, float] | None = None
-    average: float = 0.99
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
@@ -164,7 +162,6 @@ class Trained(Refit):
     def fitted(self, job: Job) -> Potential:
         """Train; the last weights of the schedule are taken, so that the validation frames choose nothing."""
         import lightning  # only where it is needed: reading it takes seconds
-        from lightning.pytorch.callbacks import EMAWeightAveraging
 
         from finetune.training.module import FineTune
 
@@ -187,7 +184,6 @@ class Trained(Refit):
                 inference_mode=False,
                 gradient_clip_val=10.0,
                 limit_val_batches=0,
-                callbacks=[EMAWeightAveraging(decay=self.average, use_buffers=False)],
                 default_root_dir=folder,
             )
             trainer.fit(module, datamodule=Resampled(job, self.bootstrap, self.replay))
