@@ -221,64 +221,60 @@ def run(name: str, seed: int) -> None:
 
 
 # %%
-def needed(content: dict[str, list[float]], target: float) -> float:
-    """New labels at which the error first falls to the target, linear in log(labels + start); infinity if never."""
-    labels, errors = np.array(content["labels"]) + START, np.array(content["forces_rmse"])
-    below = np.flatnonzero(errors <= target)
-    if not len(below):
-        return np.inf
-    k = int(below[0])
-    if k == 0:
+def curve(contents: Sequence[dict[str, list[float]]], grid: np.ndarray) -> np.ndarray:
+    """Geometric mean over campaigns of the force error, meV/Å, at numbers of new labels."""
+    logs = [np.interp(grid, content["labels"], np.log(content["forces_rmse"])) for content in contents]
+    return np.exp(np.mean(logs, axis=0))
+
+
+def needed(contents: Sequence[dict[str, list[float]]], target: float) -> float:
+    """New labels from which on the mean error stays at or below the target; infinity if it never does."""
+    grid = np.arange(0, min(content["labels"][-1] for content in contents) + 1)
+    above = np.flatnonzero(curve(contents, grid) > target)
+    if not len(above):
         return 0.0
-    share = (errors[k - 1] - target) / (errors[k - 1] - errors[k])
-    return float(np.exp(np.log(labels[k - 1]) + share * np.log(labels[k] / labels[k - 1])) - START)
+    return float(above[-1] + 1) if above[-1] < grid[-1] else np.inf
 
 
-def interval(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
-    """Ratio of the medians, and its 95 % interval from 4000 bootstraps over seeds of both."""
-    rng = np.random.default_rng(0)
-    a, b = np.array(values), np.array(others)
-    with np.errstate(invalid="ignore"):
-        ratios = [float(np.median(rng.choice(a, len(a))) / np.median(rng.choice(b, len(b)))) for _ in range(4000)]
-    low, high = np.quantile(ratios, [0.025, 0.975], method="nearest")
-    return float(np.median(a) / np.median(b)), float(low), float(high)
+def ratio(contents: list[Any], chance: list[Any], target: float) -> tuple[float, float, float]:
+    """Labels needed over those of random choice, and the 95 % interval of 2000 bootstraps over the seeds of both."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(2000):
+        one, other = ([of[k] for k in rng.integers(len(of), size=len(of))] for of in (contents, chance))
+        count, others = needed(one, target), needed(other, target)
+        found.append(count / others if np.isfinite(others) else 0.0 if np.isfinite(count) else 1.0)
+    low, high = np.quantile(found, [0.025, 0.975], method="nearest")
+    return needed(contents, target) / needed(chance, target), float(low), float(high)
 
 
 def tell(seeds: int) -> None:
     """The table and the figure for the documentation."""
-    found = {
-        name: [json.loads(path.read_text()) for seed in range(seeds) if (path := RUNS / f"{name}-{seed}.json").exists()]
-        for name in SELECTORS
-    }
-    chance = found["random"]
+    paths = {name: [RUNS / f"{name}-{seed}.json" for seed in range(seeds)] for name in SELECTORS}
+    found = {name: [json.loads(p.read_text()) for p in of if p.exists()] for name, of in paths.items()}
+    found = {name: contents for name, contents in found.items() if contents}
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     plots.bare(axes)
     for k, (name, contents) in enumerate(found.items()):
-        errors = np.array([content["forces_rmse"] for content in contents])
-        labels = contents[0]["labels"]
-        axes.plot(labels, errors.mean(axis=0), "o-", markersize=4, color=plots.COLOURS[k], label=name)
-        axes.fill_between(
-            labels, errors.min(axis=0), errors.max(axis=0), color=plots.COLOURS[k], alpha=0.12, linewidth=0
-        )
-    axes.set(xlabel="new labels", ylabel="forces RMSE, meV/Å", xlim=(0, 100), yscale="log")
+        grid = np.arange(0, min(content["labels"][-1] for content in contents) + 1, BATCH)
+        logs = [np.interp(grid, content["labels"], np.log(content["forces_rmse"])) for content in contents]
+        spread = np.exp([np.min(logs, axis=0), np.max(logs, axis=0)])
+        axes.plot(grid, curve(contents, grid), "o-", markersize=4, color=plots.COLOURS[k], label=name)
+        axes.fill_between(grid, *spread, color=plots.COLOURS[k], alpha=0.1, linewidth=0)
+    axes.set(xlabel="new labels", ylabel="forces RMSE, meV/Å", yscale="log")
     axes.legend(frameon=False)
     plots.save(figure, "docs/figures/selectors.png")
-    for at in (72, 96, 144):
-        k = chance[0]["labels"].index(at)
-        target = float(np.mean([content["forces_rmse"][k] for content in chance]))
-        print(f"\ntarget {target:.0f} meV/Å, which random choice reaches with {at} labels on average")
-        print("| selector | seeds | labels, median (each seed) | over random (95 %) | interfaces among 48 labels |")
-        print("|---|---|---|---|---|")
+    for at in (48, 96, 128):
+        target = float(curve(found["random"], np.array([at]))[0])
+        print(f"\ntarget {target:.0f} meV/Å, the mean error of random choice with {at} labels")
+        print("| selector | seeds | labels needed | over random (95 %) | meV/Å with 24, 48 labels | interfaces of 48 |")
+        print("|---|---|---|---|---|---|")
         for name, contents in found.items():
-            counts = [needed(content, target) for content in contents]
-            ratio, low, high = interval(counts, [needed(content, target) for content in chance])
-            shares = [content["interfaces"][content["labels"].index(48)] for content in contents]
-            each = ", ".join(f"{count:.0f}" if np.isfinite(count) else "never" for count in counts)
-            print(
-                f"| {name} | {len(counts)} | {np.median(counts):.0f} ({each}) | {ratio:.2f} ({low:.2f} to {high:.2f}) "
-                f"| {np.mean(shares):.0f} |"
-            )
+            count, (share, low, high) = needed(contents, target), ratio(contents, found["random"], target)
+            early, late = curve(contents, np.array([24, 48]))
+            interfaces = np.mean([np.interp(48, content["labels"], content["interfaces"]) for content in contents])
+            words = f"{share:.2f} ({low:.2f} to {high:.2f})"
+            print(f"| {name} | {len(contents)} | {count:.0f} | {words} | {early:.0f}, {late:.0f} | {interfaces:.0f} |")
 
 
 # %%
