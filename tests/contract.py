@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -12,17 +13,18 @@ from ase import Atoms
 from finetune import models
 from finetune.adapting import Shifted, group_of
 from finetune.committee import Committee
+from finetune.data.frames import Frame
 from finetune.graph import Graph
 from finetune.potential import Potential
 from finetune.properties import Properties
-from finetune.uncertainty import Graded, active_sets
+from finetune.uncertainty import Graded, active_sets, calibrate
 
 from .structures import ROOT, frames, sulphide
 
 FOUNDATIONS = ("chgnet:0.3.0", "mace:mini")
 REFERENCES = {3: -1.5, 15: 0.75, 16: 2.25}
 VARIANTS = tuple(f"{name} ({word})" for name in models.backbones() for word in models.backbone(name).variants())
-WRAPPED = ("committee", "graded committee", *(f"graded {name}" for name in models.backbones()))
+WRAPPED = ("committee", "graded committee", "calibrated graded ace", *(f"graded {name}" for name in models.backbones()))
 KEPT = (*models.backbones(), *(f"shifted {name}" for name in models.backbones()), *FOUNDATIONS, *VARIANTS, *WRAPPED)
 
 
@@ -36,6 +38,9 @@ def built(name: str) -> Potential:
     elif name.startswith("graded "):
         potential = built.__wrapped__(name.removeprefix("graded "))
         potential = Graded(potential, active_sets(potential, frames()[::6]))
+    elif name.startswith("calibrated "):
+        blank = [Frame(a, {"forces": np.zeros((len(a), 3))}, "", k, "", str(k)) for k, a in enumerate(frames()[::6])]
+        potential = calibrate(built.__wrapped__(name.removeprefix("calibrated ")), blank)
     elif name == "committee":
         potential = Committee([strengthened(models.backbone(family).tiny()) for family in models.backbones()])
     elif name in VARIANTS:

@@ -78,6 +78,9 @@ def test_readouts_on_one_trunk_are_as_many_potentials(kind):
     each = torch.stack([predict(member, *structures).energies for member in explicit.members])
     close(one.energies_std, each.std(dim=0), "identity, float64")
     assert one.forces_std.mean() > 1e-2
+    graph = trunk.collate([trunk.graph(atoms) for atoms in structures])
+    added = Shallow(trunk, weights).deviations(graph, trunk.descriptors(graph))
+    close(added.sum(dim=1), torch.zeros(len(added)), "identity, float64")
     assert predict(Shallow(trunk, weights).eval(), *structures).forces_std is None
 
 
