@@ -27,6 +27,7 @@ COMMANDS = {
     "models": ("finetune.cli.models:run", "known model names and their licences"),
     "sample": ("finetune.cli.sample:run", "make structures by recipes, labelled by a model"),
     "phases": ("finetune.cli.phases:run", "products and reaction energies of two reactants, from a convex hull"),
+    "learn": ("finetune.cli.learn:run", "active learning: explore, select, label, fit again"),
     "label": ("finetune.cli.label:run", "label structures by DFT (GPAW, Quantum ESPRESSO, CP2K, VASP)"),
 }
 

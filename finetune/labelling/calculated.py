@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,7 @@ class Calculated(Labeller):
 
     def code(self) -> str:
         """Package and version that the calculator comes from."""
-        package = self.calculator.partition(".")[0]
-        names = importlib.metadata.packages_distributions().get(package, [package])
-        try:
-            return f"{names[0]} {importlib.metadata.version(names[0])}"
-        except importlib.metadata.PackageNotFoundError:
-            return package
+        return _version(self.calculator.partition(".")[0])
 
     def check(self) -> None:
         """Raise `InputError` where the calculator cannot be imported, or k-points are wanted and there is no grid."""
@@ -120,6 +116,16 @@ class Calculated(Labeller):
             return "labels that are not finite"
         largest = float(np.linalg.norm(atoms.arrays["REF_forces"], axis=1).max())
         return f"a force of {largest:.0f} eV/Å" if largest > self.force else ""
+
+
+@cache
+def _version(package: str) -> str:
+    """The distribution that a package is from and its version; looked up once, as that takes a second."""
+    names = importlib.metadata.packages_distributions().get(package, [package])
+    try:
+        return f"{names[0]} {importlib.metadata.version(names[0])}"
+    except importlib.metadata.PackageNotFoundError:
+        return package
 
 
 def with_labels(atoms: Atoms, calculator: BaseCalculator) -> Atoms:

@@ -1,0 +1,117 @@
+"""`finetune learn -c CONFIG --directory DIR`: generations of active learning, which go on where they were stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import torch
+from lightning.pytorch.loggers import Logger
+
+from finetune.files import write_text
+from finetune.labelling.core import Labeller
+from finetune.labelling.executors import Processes
+from finetune.learning.campaign import Campaign, Learning
+from finetune.learning.exploration import Explorer
+from finetune.learning.refitting import Refit
+from finetune.learning.report import write_report
+from finetune.learning.selectors import Batch, Selector
+from finetune.learning.stopping import Stop
+from finetune.learning.subcells import Cutter
+from finetune.learning.tracking import track
+
+
+def run(arguments: list[str]) -> None:
+    """Learn with arguments as on the command line."""
+    options, text = parsed(arguments[1:])
+    learn(**options, text=text)
+
+
+def parsed(arguments: list[str]) -> tuple[dict[str, Any], str]:
+    """What `learn` takes, its objects built, and the resolved config as YAML."""
+    parser = jsonargparse.ArgumentParser(
+        prog="finetune learn",
+        usage="finetune learn -c CONFIG --directory DIR [--OPTION VALUE ...]",
+        description="Active learning: explore, select, label, fit again. Run it again to go on after it was stopped.",
+    )
+    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
+    parser.add_function_arguments(learn, as_group=False, as_positional=False, skip={"text"})
+    given = parser.parse_args(arguments)
+    text = parser.dump(given)
+    options = parser.instantiate(given)
+    return {name: value for name, value in options.items() if name != "config"}, text
+
+
+def learn(
+    directory: Path,
+    train: str | list[str],
+    valid: str | list[str],
+    labeller: Labeller,
+    explorer: Explorer,
+    fit: Refit | list[Refit],
+    members: int = 4,
+    selector: Selector = Batch(),  # noqa: B008  frozen
+    batch: int = 10,
+    reactants: tuple[str, str] | None = None,
+    cutter: Cutter | None = None,
+    control: Literal["candidates", "explored"] | None = None,
+    test: str | list[str] | None = None,
+    fraction: float = 1.0,
+    relabel: bool = False,
+    stop: Stop = Stop(),  # noqa: B008  frozen
+    executor: Callable[[], Executor] = Processes,
+    logger: Logger | None = None,
+    seed: int = 0,
+    text: str = "",
+) -> None:
+    """Learn actively, generation after generation, until one of the reasons to stop holds.
+
+    Args:
+        directory: where everything is written; the same command goes on there.
+        train: labelled frames to begin with.
+        valid: labelled frames to judge by, always the same ones; never trained on.
+        labeller: what answers, DFT or a teacher, by `class_path`.
+        explorer: where candidates come from, and which of them are uncertain enough.
+        fit: how the members of the committee are fitted; a list is taken in turn, for a mixed committee.
+        members: of the committee.
+        selector: chooses among the candidates.
+        batch: labels that a generation asks for.
+        reactants: formulas of the two phases that react, for the closeness to the reaction front.
+        cutter: sub-cells for structures that are too large for DFT.
+        control: train a second committee on as many frames chosen at random among the `candidates`, or among all that
+            was `explored`.
+        test: labelled frames whose errors are told and decide nothing.
+        fraction: share of the training frames to begin with.
+        relabel: label train, valid and test by the labeller first, with a teacher in DFT's place.
+        stop: when it is over.
+        executor: where it is computed, a `concurrent.futures.Executor` by `class_path`; default: processes here.
+        logger: a WandbLogger by `class_path` gets the same figures.
+        seed: everything random follows from it.
+        text: the resolved config.
+    """
+    torch.set_num_threads(1)
+    campaign = Campaign(
+        listed(train), listed(valid), labeller, explorer, fit if isinstance(fit, list) else [fit], members, selector,
+        batch, reactants, cutter, control, None if test is None else listed(test), fraction, relabel, stop, seed,
+    )  # fmt: skip
+    workers = executor()
+    try:
+        learning = Learning(campaign, directory, workers)
+        write_text(directory / "config.yaml", text)
+
+        def after(learning: Learning, n: int) -> None:
+            write_report(learning, n)
+            track(learning, n, logger)
+
+        reason = learning.run(after)
+    finally:
+        workers.shutdown(wait=False, cancel_futures=True)
+    print(f"over: {reason}. The report is {learning.place(learning.last()) / 'report.html'}")
+
+
+def listed(files: str | list[str]) -> list[str]:
+    """One or several files as a list."""
+    return [files] if isinstance(files, str) else files

@@ -1,0 +1,195 @@
+"""`report.html`: one file that opens without a network; what a campaign has come to up to a generation."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ase import Atoms
+
+from finetune.files import write_text
+from finetune.labelling.store import identity
+from finetune.learning import figures
+from finetune.learning.campaign import Learning
+from finetune.learning.describing import SCORES
+from finetune.learning.files import read_frames
+from finetune.learning.generation import explored
+from finetune.learning.harvesting import records
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1060px; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
+table { border-collapse: collapse; font-size: 13px; } .wide { overflow-x: auto; }
+th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
+th { vertical-align: bottom; color: #555; font-weight: 600; } .text { text-align: left; }
+svg { max-width: 100%; height: auto; } p { max-width: 50rem; } summary { cursor: pointer; color: #0072b2; }
+"""
+MANY = 200  # explored frames of a generation that are drawn
+
+
+def write_report(learning: Learning, n: int) -> None:
+    """Write the report of a generation, once."""
+    path = learning.place(n) / "report.html"
+    if not path.exists():
+        write_text(path, page(learning, n))
+
+
+def page(learning: Learning, n: int) -> str:
+    """The report as HTML."""
+    arms = {"selected": False, **({"random control": True} if learning.campaign.control else {})}
+    history = {name: learning.history(n, control) for name, control in arms.items()}
+    errors = {name: [_errors(learning, k, control) for k in range(n + 1)] for name, control in arms.items()}
+    start = len(read_frames(learning.place(0) / "train.extxyz"))
+    sections = [
+        ("Learning curves", _verdict(history) + figures.learning_curves(history, errors, start)),
+        ("Generations", _generations(history, errors)),
+        *([("What was selected, and why", _selected(learning, n))] if n else []),
+        *([("Survival of dynamics", _survival(learning, n))] if n else []),
+        ("Compositions", _map(learning, n)),
+        *([("Cost", figures.cost(history["selected"], _labelled(learning, n)))] if n else []),
+        ("Settings", _settings(learning)),
+    ]
+    body = "\n".join(f"<h2>{title}</h2>\n{content}" for title, content in sections)
+    title = f"Active learning, generation {n}"
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], text: Sequence[int] = (0,)) -> str:
+    """An HTML table; columns `text` are aligned to the left."""
+
+    def line(cells: Sequence[Any], tag: str) -> str:
+        marks = [' class="text"' if k in text else "" for k in range(len(cells))]
+        return "".join(f"<{tag}{m}>{html.escape(_plain(c))}</{tag}>" for m, c in zip(marks, cells, strict=True))
+
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{line(header, "th")}</tr>{body}</table></div>'
+
+
+def _plain(value: Any) -> str:
+    """A value as it stands in a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def _errors(learning: Learning, n: int, control: bool) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((learning.place(n, control) / "errors.json").read_text())
+    return content
+
+
+def _verdict(history: Mapping[str, Sequence[Any]]) -> str:
+    """The comparison with the control in a sentence."""
+    last = history["selected"][-1]
+    text = f"Forces RMSE {last.forces_rmse:.0f} meV/Å on the validation frames after {last.labels} new labels"
+    if "random control" in history and last.generation:
+        other = history["random control"][-1]
+        word = "better" if last.forces_rmse < other.forces_rmse else "not better"
+        text += (
+            f"; {other.forces_rmse:.0f} meV/Å with {other.labels} labels chosen at random. "
+            f"The selection is {word} than chance"
+        )
+    return f"<p>{html.escape(text)}.</p>"
+
+
+def _generations(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """A row for each generation and arm."""
+    header = ["arm", "generation", "new labels", "refused", "candidates", "uncertain time, %", "computing, h"]
+    header += [
+        "forces RMSE, meV/Å",
+        "forces MAE, meV/Å",
+        "energy MAE, meV/atom",
+        "rank correlation of spread and error",
+    ]
+    rows = []
+    for name, summaries in history.items():
+        for one, content in zip(summaries, errors[name], strict=True):
+            valid = content["valid"]
+            share = None if one.uncertain is None else 100 * one.uncertain
+            row = [name, one.generation, one.labels, one.refused, one.candidates, share, one.cost_h]
+            row += [valid["all"][key] for key in ("forces_rmse", "forces_mae", "energy_mae")]
+            rows.append([*row, valid.get("rank_correlation")])
+    return table(header, rows)
+
+
+def _selected(learning: Learning, n: int) -> str:
+    """Figure and tables of what was asked for, the last generation open."""
+    score = learning.campaign.explorer.thresholds.score
+    parts = []
+    for k in range(n, 0, -1):
+        place = learning.place(k)
+        chosen = read_frames(place / "selected.extxyz")
+        about = json.loads((place / "candidates.json").read_text())
+        words = ", ".join(f"{key} {value}" for key, value in about.items() if key != "refused")
+        refused = "".join(f"<li>{html.escape(reason)}</li>" for reason in sorted(set(about["refused"])))
+        figure = (
+            figures.selected(read_frames(place / "candidates.extxyz"), chosen, score, SCORES[score]) if k == n else ""
+        )
+        content = f"<p>{words}</p>{figure}<ul>{refused}</ul>{_asked(place, chosen, score)}"
+        opened = " open" if k == n else ""
+        parts.append(f"<details{opened}><summary>generation {k}: {len(chosen)} frames</summary>{content}</details>")
+    note = (
+        "<p>Score: uncertainty of the most uncertain atom. Distance: to the nearest frame that was labelled or chosen "
+        "before, two candidates being about 1 apart. Front: 1 where the uncertain atoms see both reactants alike, 0 "
+        "within one of them.</p>"
+    )
+    return note + "".join(parts)
+
+
+def _asked(place: Any, chosen: Sequence[Atoms], score: str) -> str:
+    """A row for each frame that was asked for."""
+    answered = {identity(atoms): atoms for atoms in read_frames(place / "labelled.extxyz")}
+    rows = []
+    for atoms in chosen:
+        answer = answered.get(identity(atoms))
+        seconds = None if answer is None else float(answer.info.get("wall_s", 0.0))
+        row = [atoms.get_chemical_formula(), atoms.info.get("family", ""), str(atoms.info.get("made_by", ""))[-90:]]
+        row += [atoms.info["score"], atoms.info["worst"], atoms.info["distance"], atoms.info["front"]]
+        rows.append([*row, "labelled" if answer is not None else "no label", seconds])
+    header = ["formula", "family", "made by", score, "most uncertain atom", "distance", "front", "answer", "s"]
+    return table(header, rows, text=(0, 1, 2)) if rows else "<p>Nothing was worth asking for.</p>"
+
+
+def _survival(learning: Learning, n: int) -> str:
+    """Figure, and how runs ended."""
+    runs = [[r for r in records(learning.place(k) / "explored") if "planned_ps" in r] for k in range(1, n + 1)]
+    if not any(runs):
+        return "<p>No dynamics: the candidates come from a pool of structures.</p>"
+    rows: list[list[Any]] = []
+    for k, of_generation in enumerate(runs, 1):
+        ends = Counter("to the end" if run["guard"] is None else run["guard"] for run in of_generation)
+        rows += [[k, end, count] for end, count in ends.most_common()]
+    keys = ("name", "start", "temperature_K", "pressure_GPa", "change", "reached_ps", "frames", "uncertain")
+    last = [[*(run[key] for key in keys), run["guard"] or "to the end", run["message"]] for run in runs[-1]]
+    header = ["run", "start", "K", "GPa", "change", "reached, ps", "frames", "uncertain", "ended by", "why"]
+    runs_table = table(header, last, text=(0, 1, 8, 9))
+    ends_table = table(["generation", "ended by", "runs"], rows, text=(1,))
+    return (
+        figures.survival(runs)
+        + ends_table
+        + f"<details><summary>runs of generation {n}</summary>{runs_table}</details>"
+    )
+
+
+def _map(learning: Learning, n: int) -> str:
+    """Compositions of the beginning, of what was explored last, and of what was labelled."""
+    frames = explored(learning.place(n)) if n else []
+    few = frames[:: max(1, len(frames) // MANY)]
+    return figures.composition_map(read_frames(learning.place(0) / "train.extxyz"), few, _labelled(learning, n))
+
+
+def _labelled(learning: Learning, n: int) -> list[Atoms]:
+    return [atoms for k in range(1, n + 1) for atoms in read_frames(learning.place(k) / "labelled.extxyz")]
+
+
+def _settings(learning: Learning) -> str:
+    """Everything that decides the labels."""
+    settings = learning.campaign.settings(learning.parts)
+    return table(["setting", "value"], [[key, str(value)] for key, value in settings.items()], text=(0, 1))

@@ -1,0 +1,141 @@
+"""Sub-cells: the surroundings of an uncertain atom stay, the rest fits into a cell that DFT can take."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.geometry import get_distances
+from ase.neighborlist import neighbor_list
+
+from finetune.backbones.ace import ACE
+from finetune.calculators import PotentialCalculator
+from finetune.errors import InputError
+from finetune.learning.subcells import Cutter, centres, cut, relaxed, subcells, surroundings
+
+from .structures import ROOT
+
+
+@pytest.fixture(scope="module")
+def large() -> Atoms:
+    """A rattled Li | Li7P3S11 interface of more than 10,000 atoms."""
+    small = ase.io.read(ROOT / "data/campaign/structures/li-li7p3s11.extxyz@0")
+    atoms = small.repeat((5, 4, 9))
+    atoms.rattle(0.1, seed=1)
+    assert len(atoms) > 10_000
+    return atoms
+
+
+def around(atoms: Atoms, centre: int, radius: float) -> np.ndarray:
+    """Atomic number and vector of each neighbour, by brute force over images."""
+    images = np.array(list(itertools.product((-1, 0, 1), repeat=3))) @ atoms.cell.array
+    vectors = (atoms.positions[None] + images[:, None] - atoms.positions[centre]).reshape(-1, 3)
+    lengths = np.linalg.norm(vectors, axis=1)
+    near = (lengths <= radius) & (lengths > 1e-9)
+    rows = np.column_stack([np.tile(atoms.numbers, len(images))[near], vectors[near]])
+    return rows[np.lexsort(rows.round(4).T[::-1])]
+
+
+@pytest.mark.parametrize("centre", [100, 3011, 9017])
+def test_surroundings_are_identical_up_to_the_radius(large: Atoms, centre: int) -> None:
+    found = cut(large, centre, Cutter(atoms=80, radius_A=4.5))
+    assert 40 < len(found) <= 80
+    before, after = around(large, centre, 4.5), around(found, found.info["centre"], 4.5)
+    assert len(before) > 8
+    np.testing.assert_allclose(after, before, atol=1e-6)
+    np.testing.assert_allclose(surroundings(found, found.info["centre"], 4.5), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("closest", [0.7, 0.9])
+def test_no_new_pair_is_closer_than_what_is_sane(large: Atoms, closest: float) -> None:
+    found = cut(large, 3011, Cutter(radius_A=4.0, closest=closest, padding_A=0.0))
+    i, j, vectors, lengths = neighbor_list("ijDd", found, 3.0)
+    ratios = lengths / (covalent_radii[found.numbers[i]] + covalent_radii[found.numbers[j]])
+    old = neighbor_list("D", large, 3.0)
+    there = {tuple(row) for row in old.round(3).tolist()}
+    new = np.array([tuple(row) not in there for row in vectors.round(3).tolist()])
+    assert ratios[new].min(initial=np.inf) >= closest
+
+
+def test_the_box_is_about_as_dense_as_where_it_was_cut_out(large: Atoms) -> None:
+    found = [cut(large, centre, Cutter()) for centre in (3011, 9017)]
+    volumes = [atoms.get_volume() / len(atoms) for atoms in found]
+    assert all(0.85 < volume / (large.get_volume() / len(large)) < 1.3 for volume in volumes)
+
+
+def test_composition_and_story_are_told(large: Atoms) -> None:
+    large.info |= {"family": "interface", "group": "g", "made_by": "md"}
+    found = cut(large, 3011, Cutter())
+    assert found.info["composition"] == found.get_chemical_formula()
+    assert found.info["cut_out_of"] == large.get_chemical_formula()
+    assert found.info["made_by"] == f"md > Subcell(atom 3011 of {len(large)}, 4.5 Å)"
+    assert (found.info["family"], found.info["group"]) == ("interface", "g")
+    assert found.numbers[found.info["centre"]] == large.numbers[3011]
+    assert found.pbc.all()
+
+
+def test_molecules_stay_whole(large: Atoms) -> None:
+    """Every P keeps the S that it was bonded to; without bonds some are cut."""
+
+    def coordination(atoms: Atoms) -> np.ndarray:
+        i = neighbor_list("i", atoms, {("P", "S"): 2.6})
+        return np.bincount(i, minlength=len(atoms))[atoms.numbers == 15]
+
+    whole = min(coordination(large))
+    found = cut(large, 5055, Cutter(atoms=110, radius_A=4.0, bonds={"P-S": 2.6}))
+    assert (found.numbers == 15).any()
+    assert coordination(found).min() >= whole
+
+
+def test_short_periods_are_kept() -> None:
+    """A cell that is short along two axes is cut along the third only."""
+    small = ase.io.read(ROOT / "data/campaign/structures/li-li7p3s11.extxyz@0")
+    column = small.repeat((2, 1, 6))
+    found = cut(column, 10, Cutter(atoms=160))
+    np.testing.assert_allclose(found.cell.array[:2], column.cell.array[:2])
+    assert found.cell.lengths()[2] < column.cell.lengths()[2]
+
+
+def test_centres_are_the_most_uncertain_atoms_far_from_each_other(large: Atoms) -> None:
+    scores = np.zeros(len(large))
+    scores[[5, 3011, 9017]] = [1.0, 3.0, 2.0]
+    near = int(np.argsort(get_distances(large.positions[3011], large.positions, large.cell, True)[1][0])[1])
+    scores[near] = 2.9
+    assert centres(large, scores, Cutter(centres=2)) == [3011, 9017]
+    found, refused = subcells(large, scores, Cutter(centres=2))
+    assert [len(atoms) <= 80 for atoms in found] == [True, True]
+    assert refused == []
+
+
+def test_relaxation_moves_only_what_lies_outside(large: Atoms) -> None:
+    torch_potential = ACE(["Li", "P", "S"], cutoff=3.0, nmax=[3], lmax=[0], functions=None, core={})
+    settings = Cutter(radius_A=4.0, closest=0.6, padding_A=0.0, relax_steps=2)
+    before = cut(large, 3011, settings)
+    after = relaxed(before, PotentialCalculator(torch_potential), settings)
+    moved = np.linalg.norm(after.positions - before.positions, axis=1)
+    near = before.get_distances(before.info["centre"], range(len(before)), mic=True) <= 4.0
+    assert moved[near].max() == 0.0
+    assert moved[~near].max() > 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"atoms": 30}, "lower radius_A or raise atoms"), ({"atoms": 20_000}, "nothing to cut")],
+)
+def test_what_cannot_be_cut_is_refused_with_a_remedy(large: Atoms, settings: dict[str, Any], word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        cut(large, 3011, Cutter(**settings))
+    with pytest.raises(InputError, match="periodic"):
+        cut(Atoms("Li2", [[0, 0, 0], [0, 0, 3]]), 0, Cutter(atoms=1))
+
+
+def test_settings_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match="above 0"):
+        Cutter(radius_A=0.0)
+    with pytest.raises(InputError, match="two elements"):
+        Cutter(bonds={"PS": 2.6})
