@@ -31,11 +31,13 @@ from finetune.comparison import (
     Stability,
     Tolerance,
     compare,
+    wandb_record,
     write_report,
 )
 from finetune.comparison.cells import alone, key
 from finetune.comparison.columns import column
 from finetune.comparison.figures import Curve, Figure, Measured, class_of, judge
+from finetune.comparison.report import Told
 from finetune.errors import InputError
 from finetune.labelling.executors import dask
 
@@ -310,6 +312,21 @@ def test_the_page_holds_all_that_it_shows(data, tmp_path):
         assert words in outside
     table = (tmp_path / "c" / "report.md").read_text()
     assert "| Equations of state | ● 0×" in table
+
+
+@pytest.mark.filterwarnings("default")  # of wandb's own
+def test_the_same_tables_plots_and_page_go_to_weights_and_biases(data, tmp_path):
+    found = compare({"DFT": dft(data), "EMT": EMT()}, rows(data)[:2], tmp_path / "c", "DFT", progress=False)
+    write_report(found, tmp_path / "c")
+    wandb_record.log(found, Told(), "comparisons", tmp_path / "c")
+    (run,) = (tmp_path / "c" / "wandb").glob("offline-run-*")
+    kinds = [path.name for path in run.rglob("files/media/**/*") if path.is_file()]
+    assert sum(name.endswith(".table.json") for name in kinds) == 3  # the matrix, and one for each row
+    assert sum(name.endswith(".plotly.json") for name in kinds) == 2
+    assert sum(name.endswith(".html") for name in kinds) == 1
+    told = json.loads(next(run.rglob("Equations of state/figures*.table.json")).read_text())
+    values = {(row[0], row[2]): row[3] for row in told["data"]}
+    assert values["EMT", "V0"] == pytest.approx(values["DFT", "V0"])
 
 
 @pytest.mark.parametrize(
