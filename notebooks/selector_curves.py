@@ -59,6 +59,7 @@ from finetune.sampling.crystals import primitive, repeated
 from finetune.training.closed_form import NormalEquations, solve, take_up
 
 RUNS = Path("runs/selectors")
+RESULTS = Path("docs/figures/selectors")  # a file for each run, kept with the project
 STRUCTURES = Path("data/structures/materials_project")
 CRYSTALS = ("Li_mp-135-r2SCAN", "Li2S_mp-1153-r2SCAN", "Li3P_mp-736-r2SCAN", "Li3PS4_mp-985583-r2SCAN")
 INTERFACES = Path("data/campaign/structures/interfaces.extxyz")
@@ -199,7 +200,7 @@ def campaign(name: str, seed: int) -> Campaign:
 
 def run(name: str, seed: int) -> None:
     """One campaign, kept as one JSON file: labels and errors of each generation, and how many were interfaces."""
-    path = RUNS / f"{name}-{seed}.json"
+    path = RESULTS / f"{name}-{seed}.json"
     if path.exists():
         return
     with ThreadPoolExecutor(1) as executor:
@@ -249,7 +250,7 @@ def ratio(contents: list[Any], chance: list[Any], target: float) -> tuple[float,
 
 def tell(seeds: int) -> None:
     """The table and the figure for the documentation."""
-    paths = {name: [RUNS / f"{name}-{seed}.json" for seed in range(seeds)] for name in SELECTORS}
+    paths = {name: [RESULTS / f"{name}-{seed}.json" for seed in range(seeds)] for name in SELECTORS}
     found = {name: [json.loads(p.read_text()) for p in of if p.exists()] for name, of in paths.items()}
     found = {name: contents for name, contents in found.items() if len(contents) == seeds}  # no half rows
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
