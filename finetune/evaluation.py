@@ -24,7 +24,10 @@ from finetune.potential import Potential
 from finetune.properties import PER_STRUCTURE, Properties, concatenate
 
 CHUNK = 1000  # frames whose graphs are held at once
-SHIFTED = "Energies are compared after a least-squares shift per element: the model was not fitted to their zero."
+SHIFTED = (
+    "Energies are compared after the shift per element that fits these very frames best: the model was not fitted to "
+    "their zero, and one that was is not helped like that."
+)
 MEANING = "Slope of predicted against DFT forces below 1: too soft a potential. Cosine 1: directions agree."
 
 

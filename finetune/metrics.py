@@ -77,7 +77,7 @@ def errors(
         family: family of each frame.
         numbers: atomic number of each atom, shape (atoms).
         shift: compare energies after the per-element shift that fits them best (least squares, minimum norm), for a
-            model whose energy zero is not that of the labels.
+            model whose energy zero is not that of the labels; NaN where there are no more frames than elements.
     """
     sizes, z = _array(n_atoms).astype(int), _array(numbers).astype(int)
     p_energy, energy = _array(predicted.energy), _array(labels.energy)
@@ -85,6 +85,8 @@ def errors(
         frames = np.split(z, np.cumsum(sizes)[:-1])
         references = fit_references(frames, energy - p_energy)
         p_energy = p_energy + [references.of(frame) for frame in frames]
+        if len(frames) <= len(np.unique(z)):  # the shift can take up everything
+            p_energy, energy = np.full(len(frames), np.nan), np.full(len(frames), np.nan)
     p_forces, forces = _array(predicted.forces), _array(labels.forces)
     p_stress, stress = _array(predicted.stress), _array(labels.stress)
 

@@ -25,6 +25,7 @@ from finetune.potential import Potential
 
 FORMAT = "finetune-1"
 BEST, LAST = "best.ckpt", "last.ckpt"
+STRUCTURES = (".extxyz", ".xyz", ".traj", ".db", ".xml", ".cif", ".vasp")
 
 
 def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
@@ -110,6 +111,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: damaged, not plain, or not a checkpoint of this package.
     """
+    if path.suffix in STRUCTURES:
+        raise InputError(f"{path} is a file of structures, not a model; the model comes first, then the file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol; what matters is refused below

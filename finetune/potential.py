@@ -200,7 +200,7 @@ class Potential(nn.Module, ABC):
         if missing:
             known = ", ".join(chemical_symbols[z] for z in sorted(self.elements))
             raise InputError(
-                f"{type(self).__name__} does not know {', '.join(chemical_symbols[z] for z in missing)}; "
+                f"{self.kind} does not know {', '.join(chemical_symbols[z] for z in missing)}; "
                 f"it knows {known}. {self.elsewhere}"
             )
 

@@ -184,3 +184,11 @@ def test_structures_to_predict_need_no_labels(tmp_path):
     assert read(tmp_path / "bare.extxyz", labelled=False)[0].given == {}
     with pytest.raises(InputError, match="no labels"):
         read(tmp_path / "bare.extxyz")
+
+
+def test_a_misspelt_key_of_forces_is_told(interface_frames, tmp_path):
+    for atoms in interface_frames:
+        atoms.arrays["REF_force"] = atoms.arrays.pop("REF_forces")
+    ase.io.write(tmp_path / "typo.extxyz", interface_frames, format="extxyz")
+    with pytest.warns(UserWarning, match=r"no frame has forces, but there is REF_force.*keys\.forces=REF_force"):
+        read(tmp_path / "typo.extxyz")

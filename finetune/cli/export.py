@@ -32,7 +32,8 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
         format: checkpoint (every model; one file for this package); yace (an atomic cluster expansion; for LAMMPS'
             pair_style pace and whatever else reads pacemaker's files); lammps or mliap (MACE; for LAMMPS' pair_style
             mace or mliap); chgnet (CHGNet; for the chgnet package itself).
-        output: the file to write; `potential.FORMAT` in the run directory, or here, where it is left out.
+        output: the file to write; left out, in the run directory, or here: potential.pt (checkpoint), potential.yace,
+            potential.lammps.pt, potential.mliap.pt, potential.pth.tar (chgnet).
         structure: file of a structure for the LAMMPS input.
     """
     potential = models.load(model)

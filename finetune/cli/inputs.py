@@ -22,6 +22,8 @@ def read_structure(name: str, index: int = -1) -> Atoms:
         atoms = ase.io.read(name, None if "@" in name else index)
     except FileNotFoundError:
         raise InputError(f"there is no file {name}; check the path") from None
+    except IndexError:
+        raise InputError(f"{name}: there are not so many frames in it; they are counted from 0") from None
     except Exception as error:
         raise InputError(f"{name} cannot be read as a structure ({error or type(error).__name__})") from error
     if not isinstance(atoms, Atoms):

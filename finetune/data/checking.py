@@ -119,7 +119,9 @@ def _structure_problems(frame: Frame) -> Iterator[str]:
         yield "has no atoms; drop it"
     elif not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         yield "has positions or a cell that are not finite numbers; mend or drop it"
-    elif atoms.pbc.any() and abs(np.linalg.det(complete_cell(atoms.cell))) < 1e-6:
+    elif (atoms.pbc & ~atoms.cell.array.any(axis=1)).any() or (
+        atoms.pbc.any() and abs(np.linalg.det(complete_cell(atoms.cell))) < 1e-6
+    ):
         yield "is periodic, but its cell has zero volume; set the cell or set pbc to False"
     else:
         box = complete_cell(atoms.cell) if atoms.pbc.any() else np.zeros((3, 3))

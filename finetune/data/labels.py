@@ -62,7 +62,21 @@ def find_labels(frames: Sequence[Named], keys: LabelKeys, labelled: bool = True)
         _check_mixed(frames, found, keys)
         _check_energies(frames, found)
         _warn_ignored(found, keys)
+        _warn_near(frames, found)
     return [place.chosen() for place in found]
+
+
+def _warn_near(frames: Sequence[Named], found: Sequence[_Found]) -> None:
+    """Tell of forces or stress that no frame has while some entry is called much the same."""
+    there = {key for _, atoms, _ in frames for key in (*atoms.arrays, *atoms.info)}
+    for name in ("forces", "stress"):
+        near = sorted(key for key in there if name.rstrip("s") in key.lower())
+        if near and not any(name in place.chosen() for place in found):
+            warnings.warn(
+                f"{_files(frames)}: no frame has {name}, but there is {near[0]}; if that is it, "
+                f"set keys.{name}={near[0]}",
+                stacklevel=2,
+            )
 
 
 def _find(atoms: Atoms, keys: LabelKeys) -> _Found:

@@ -67,7 +67,7 @@ def claim(directory: Path, settings: dict[str, Any]) -> None:
         differ = [name for name in settings if before.get(name) != settings[name]]
         if differ:
             raise InputError(
-                f"{directory} is that of a simulation with another {', '.join(differ)}; choose another directory, or "
+                f"{directory} is that of another simulation: {', '.join(differ)} differ; choose another directory, or "
                 "give what it was begun with"
             )
     elif any(path.suffix != ".partial" for path in directory.iterdir()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -69,6 +70,10 @@ def simulate(
     with wishes() as wish, Progress(run.total, progress) as bar:
         try:
             run.open()
+            if run.step:
+                end = run.alarm is not None or run.step >= run.total
+                what = "is over already" if end else "goes on"
+                print(f"{place}: this simulation {what} at {run.time_ps:.3f} ps", file=sys.stderr)
             return run.go(wish, bar)
         except OSError as error:
             raise InputError(
@@ -120,8 +125,7 @@ class _Run:
         if self.drawn:
             ensemble = self.stages[0].ensemble
             temperature = ensemble.temperature(0.0) if self.output.start_K is None else self.output.start_K
-            if temperature is None:
-                raise InputError("the structure has no momenta and NVE no temperature to draw them for; set start_K")
+            assert temperature is not None  # `check` has seen to it
             thermalize_momenta(self.atoms, temperature, rng=self.rng)
         self._enter(0)
         self.start = Snapshot(frozen(self.atoms), degrees=self.degrees, stage_K=self.stage_K)

@@ -184,6 +184,11 @@ def check(atoms: Atoms, stages: Sequence[Stage], output: Output, guards: Sequenc
         if not 0 < stage.ps < np.inf:
             raise InputError(f"a stage lasts {stage.ps} ps; give a positive time")
         stage.ensemble.check(atoms)
+    if not atoms.get_momenta().any() and output.start_K is None and stages[0].ensemble.temperature(0.0) is None:
+        raise InputError(
+            "the structure has no momenta and NVE no temperature to draw them for; set start_K of the output "
+            "(--output.start_K 300)"
+        )
     for name in ("every", "log_every"):
         if getattr(output, name) < 1:
             raise InputError(f"output.{name} is {getattr(output, name)}; give a number of steps")
