@@ -200,19 +200,19 @@ def test_a_longer_last_stage_goes_on_and_another_simulation_is_refused(tmp_path)
     np.testing.assert_array_equal(straight.positions, longer.positions)
     other = crystal()
     other.positions[0, 0] += 0.01
-    with pytest.raises(InputError, match="another simulation.*structure"):
+    with pytest.raises(InputError, match=r"another simulation.*structure"):
         simulate(other, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False)
-    with pytest.raises(InputError, match="another simulation.*seed"):
+    with pytest.raises(InputError, match=r"another simulation.*seed"):
         simulate(crystal(), [Stage(HOT, ps=0.2)], tmp_path / "a", seed=1, progress=False)
-    with pytest.raises(InputError, match="another simulation.*stages"):
+    with pytest.raises(InputError, match=r"another simulation.*stages"):
         simulate(crystal(), [Stage(NoseHoover(), ps=0.2)], tmp_path / "a", progress=False)
     heavy = crystal()
     heavy.set_masses(np.full(len(heavy), 20.0))
-    with pytest.raises(InputError, match="another simulation.*structure"):
+    with pytest.raises(InputError, match=r"another simulation.*structure"):
         simulate(heavy, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False)
     other = crystal()
     other.calc.v0 *= 1.01
-    with pytest.raises(InputError, match="another simulation.*calculator"):
+    with pytest.raises(InputError, match=r"another simulation.*calculator"):
         simulate(other, [Stage(HOT, ps=0.2)], tmp_path / "a", progress=False)
 
 

@@ -53,7 +53,8 @@ class Files(Sampler):
 class Dimers(Sampler):
     """Pairs of atoms in a box, at distances that become denser towards the short ones; nothing is random.
 
-    They carry the moments of the free atoms, parallel, so that a DFT code computes them with spin.
+    They carry the moments of the free atoms, parallel, so that a DFT code computes them with spin. Which state is the
+    lower one is not known beforehand, and codes stay in the one that they begin with: `antiparallel` asks for both.
 
     Attributes:
         elements: every pair of these, alike ones too.
@@ -62,6 +63,7 @@ class Dimers(Sampler):
         farthest_A: longest distance, Å.
         box_A: edge of the cubic box, Å; the axis of the pair is along x.
         periodic: whether the box repeats, as plane-wave codes want it.
+        antiparallel: each pair a second time, with opposed moments.
     """
 
     listed = True
@@ -72,9 +74,10 @@ class Dimers(Sampler):
     farthest_A: float = 6.0
     box_A: float = 12.0
     periodic: bool = True
+    antiparallel: bool = False
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
-        """`points` frames per pair; the group is the pair."""
+        """`points` frames per pair, or twice as many; the group is the pair."""
         if self.periodic and self.box_A < 2 * self.farthest_A:
             raise InputError(f"images of a pair meet: raise `box_A` from {self.box_A:g} to {2 * self.farthest_A:g} Å")
         for pair in combinations_with_replacement(self.elements, 2):
@@ -86,6 +89,11 @@ class Dimers(Sampler):
                 atoms.set_initial_magnetic_moments(free_moments(atoms))
                 atoms.info = {"group": f"dimer-{'-'.join(pair)}", "made_by": f"Dimers({distance:.3f} Å)"}
                 yield atoms
+                if self.antiparallel:
+                    opposed: Atoms = atoms.copy()
+                    opposed.set_initial_magnetic_moments(free_moments(atoms) * [1, -1])
+                    opposed.info["made_by"] = f"Dimers({distance:.3f} Å, antiparallel)"
+                    yield opposed
 
 
 @dataclass(frozen=True)
