@@ -97,7 +97,7 @@ def learn(
         listed(train), listed(valid), labeller, explorer, fit if isinstance(fit, list) else [fit], members, selector,
         batch, reactants, cutter, control, None if test is None else listed(test), fraction, relabel, stop, seed,
     )  # fmt: skip
-    workers = executor()
+    workers, over = executor(), False
     try:
         learning = Learning(campaign, directory, workers)
         write_text(directory / "config.yaml", text)
@@ -107,8 +107,9 @@ def learn(
             track(learning, n, logger)
 
         reason = learning.run(after)
+        over = True
     finally:
-        workers.shutdown(wait=False, cancel_futures=True)
+        workers.shutdown(wait=over)  # what has not begun has been withdrawn
     print(f"over: {reason}. The report is {learning.place(learning.last()) / 'report.html'}")
 
 
