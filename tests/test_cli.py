@@ -216,7 +216,7 @@ def test_evaluate_agrees_with_the_calculator(run, files, tmp_path):
 
 def test_evaluate_says_when_it_shifted_energies(files, tmp_path, capsys):
     assert command("evaluate", "chgnet", files["valid"], "--json", tmp_path / "out.json") == 0
-    assert "least-squares shift per element" in " ".join(capsys.readouterr().out.split())
+    assert "shift per element that fits these very frames best" in " ".join(capsys.readouterr().out.split())
     assert json.loads((tmp_path / "out.json").read_text())["energy_shifted"] is True
 
 
