@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
 from ase import Atoms
@@ -29,6 +32,48 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+@contextlib.contextmanager
+def locked(directory: Path, message: str) -> Iterator[None]:
+    """Keep other processes out of a directory, which is made, until the block or this process ends.
+
+    Raises:
+        InputError: another process is at it; with the message.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it when the process ends
+        except BlockingIOError as error:
+            raise InputError(message) from error
+        yield
+
+
+def settled(record: Path, settings: Mapping[str, Any], what: str) -> bool:
+    """Whether a record holds these settings; false where there is no record.
+
+    Args:
+        record: a JSON file.
+        settings: plain values by name.
+        what: that the directory is of, in words.
+
+    Raises:
+        InputError: it holds other settings, with the names of those that differ, or is damaged.
+    """
+    if not record.is_file():
+        return False
+    try:
+        before = json.loads(record.read_text())
+    except ValueError:
+        raise InputError(f"{record} is damaged; choose another directory") from None
+    differ = [name for name in settings if before.get(name) != settings[name]]
+    if differ:
+        raise InputError(
+            f"{record.parent} is that of another {what}: {', '.join(differ)} differ; choose another directory, or give "
+            "what it was begun with"
+        )
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

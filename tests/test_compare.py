@@ -34,11 +34,12 @@ from finetune.comparison import (
     wandb_record,
     write_report,
 )
-from finetune.comparison.cells import alone, key
+from finetune.comparison.cells import key
 from finetune.comparison.columns import column
 from finetune.comparison.figures import Curve, Figure, Measured, class_of, judge
 from finetune.comparison.report import Told
 from finetune.errors import InputError
+from finetune.files import locked
 from finetune.labelling.executors import dask
 
 from .commands import command, process
@@ -244,7 +245,7 @@ def test_programs_that_a_calculator_has_started_end_with_its_cell(data, broken, 
 
 
 def test_another_command_on_the_same_directory_is_refused(data, tmp_path):
-    with alone(tmp_path / "c" / "cells"), pytest.raises(InputError, match="another comparison"):
+    with locked(tmp_path / "c" / "cells", ""), pytest.raises(InputError, match="another comparison"):
         compare({"EMT": EMT()}, rows(data)[:1], tmp_path / "c")
 
 

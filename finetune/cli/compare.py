@@ -7,33 +7,32 @@ import sys
 from concurrent.futures import Executor
 from pathlib import Path
 
-import jsonargparse
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from finetune.cli import inputs
 from finetune.comparison import wandb_record
-from finetune.comparison.columns import Column, versions
+from finetune.comparison.columns import Column
 from finetune.comparison.compare import Comparison
 from finetune.comparison.compare import compare as compare_all
 from finetune.comparison.observable import Observable
 from finetune.comparison.report import SYMBOLS, Told, times, write_report
+from finetune.training.run import versions
 
 
 def run(arguments: list[str]) -> int:
     """Compare with arguments as on the command line."""
-    parser = jsonargparse.ArgumentParser(
-        prog="finetune compare",
-        usage="finetune compare -c CONFIG --output DIR [--OPTION VALUE ...]",
-        description="Every potential beside DFT, in one report. Run it again to go on after it was stopped.",
+    parser = inputs.parser(
+        "compare",
+        "Every potential beside DFT, in one report. Run it again to go on after it was stopped.",
+        "-c CONFIG --output DIR [--OPTION VALUE ...]",
     )
-    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
     parser.add_function_arguments(compare, as_group=False, as_positional=False, skip={"told"})
     parsed = parser.parse_args(arguments[1:])
     config = parser.dump(parsed)
-    options = parser.instantiate(parsed)
     told = Told(parsed.title, [shlex.join(["finetune", *arguments])], config, versions())
-    return compare(**{name: value for name, value in options.items() if name != "config"}, told=told)
+    return compare(**inputs.given(parser.instantiate(parsed)), told=told)
 
 
 def compare(

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
+import jsonargparse
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from finetune.errors import InputError
+
+
+def parser(command: str, description: str, usage: str | None = None) -> jsonargparse.ArgumentParser:
+    """The parser of a command that takes YAML files by `-c`, which stack, before any option is added.
+
+    Args:
+        command: its name.
+        description: what it does.
+        usage: what follows `finetune COMMAND` in its usage; None leaves that to the parser.
+    """
+    name = f"finetune {command}"
+    made = jsonargparse.ArgumentParser(prog=name, usage=usage and f"{name} {usage}", description=description)
+    made.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
+    return made
+
+
+def given(options: jsonargparse.Namespace) -> dict[str, Any]:
+    """Built options without the files that they came from."""
+    return {name: value for name, value in options.items() if name != "config"}
 
 
 def read_structure(name: str, index: int = -1) -> Atoms:

@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 import ase
-import jsonargparse
 
+from finetune.cli import inputs
 from finetune.data.checking import check
 from finetune.data.reading import read
 from finetune.errors import InputError
@@ -24,21 +24,19 @@ INPUTS = "*/frame.extxyz"  # what folders of input hold
 
 def run(arguments: list[str]) -> int:
     """Label with arguments as on the command line; the file comes first. Status 1 where frames failed."""
-    parser = jsonargparse.ArgumentParser(
-        prog="finetune label",
-        usage="finetune label FILE [FILE ...] -c CONFIG --output OUT [--OPTION VALUE ...]",
-        description="Label structures by DFT: energy, forces and stress. Run it again to go on after it was stopped.",
+    parser = inputs.parser(
+        "label",
+        "Label structures by DFT: energy, forces and stress. Run it again to go on after it was stopped.",
+        "FILE [FILE ...] -c CONFIG --output OUT [--OPTION VALUE ...]",
     )
     parser.add_argument("file", nargs="+", help="structures: files, folders or glob patterns")
-    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
     parser.add_function_arguments(label, as_group=False, skip={"file"})
     words = ["--collect=true" if word == "--collect" else word for word in arguments[1:]]
     words = ["--retry=true" if word == "--retry" else word for word in words]
     parsed = parser.parse_args(words)
     if parsed.collect:
         parsed.executor = None  # some begin to work when they are made
-    options = parser.instantiate(parsed)
-    return label(**{name: value for name, value in options.items() if name != "config"})
+    return label(**inputs.given(parser.instantiate(parsed)))
 
 
 def label(

@@ -7,10 +7,10 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonargparse
 import torch
 from lightning.pytorch.loggers import Logger
 
+from finetune.cli import inputs
 from finetune.files import write_text
 from finetune.labelling.core import Labeller
 from finetune.labelling.executors import Processes
@@ -32,17 +32,15 @@ def run(arguments: list[str]) -> None:
 
 def parsed(arguments: list[str]) -> tuple[dict[str, Any], str]:
     """What `learn` takes, its objects built, and the resolved config as YAML."""
-    parser = jsonargparse.ArgumentParser(
-        prog="finetune learn",
-        usage="finetune learn -c CONFIG --directory DIR [--OPTION VALUE ...]",
-        description="Active learning: explore, select, label, fit again. Run it again to go on after it was stopped.",
+    parser = inputs.parser(
+        "learn",
+        "Active learning: explore, select, label, fit again. Run it again to go on after it was stopped.",
+        "-c CONFIG --directory DIR [--OPTION VALUE ...]",
     )
-    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
     parser.add_function_arguments(learn, as_group=False, as_positional=False, skip={"text"})
     given = parser.parse_args(arguments)
     text = parser.dump(given)
-    options = parser.instantiate(given)
-    return {name: value for name, value in options.items() if name != "config"}, text
+    return inputs.given(parser.instantiate(given)), text
 
 
 def learn(

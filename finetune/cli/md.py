@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import jsonargparse
 import torch
 from ase.calculators.calculator import Calculator
 
+from finetune.cli import inputs
 from finetune.cli.inputs import built, read_structure
 from finetune.errors import InputError
 from finetune.md.guards import Guard
@@ -20,15 +20,13 @@ STOPPED = 3  # exit status of a run that a guard has stopped
 
 def run(arguments: list[str]) -> int:
     """Simulate with arguments as on the command line."""
-    parser = jsonargparse.ArgumentParser(
-        prog="finetune md",
-        usage="finetune md -c CONFIG [--structure FILE] [--calculator MODEL] [--directory DIR] [--OPTION VALUE ...]",
-        description="Molecular dynamics in stages, watched by guards. Run it again to go on after it was stopped.",
+    parser = inputs.parser(
+        "md",
+        "Molecular dynamics in stages, watched by guards. Run it again to go on after it was stopped.",
+        "-c CONFIG [--structure FILE] [--calculator MODEL] [--directory DIR] [--OPTION VALUE ...]",
     )
-    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
     parser.add_function_arguments(md, as_group=False, as_positional=False)
-    options = parser.instantiate(parser.parse_args(arguments[1:]))
-    return md(**{name: value for name, value in options.items() if name != "config"})
+    return md(**inputs.given(parser.instantiate(parser.parse_args(arguments[1:]))))
 
 
 def md(

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import jsonargparse
 from ase.calculators.calculator import Calculator
 from pymatgen.entries.computed_entries import ComputedEntry
 from rich.console import Console
 from rich.table import Table
 
+from finetune.cli import inputs
 from finetune.cli.inputs import built
 from finetune.cli.sample import claim
 from finetune.errors import InputError
@@ -33,11 +33,9 @@ SHIPPED = "chgnet_entries.json"
 
 def run(arguments: list[str]) -> None:
     """Predict with arguments as on the command line; `--mp` alone means true."""
-    parser = jsonargparse.ArgumentParser(
-        prog="finetune phases",
-        description="Products and reaction energies along the mixing line of two reactants, from a convex hull.",
+    parser = inputs.parser(
+        "phases", "Products and reaction energies along the mixing line of two reactants, from a convex hull."
     )
-    parser.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
     parser.add_argument("--reactants", nargs=2, required=True, metavar="FORMULA", help="formulas of both reactants")
     parser.add_function_arguments(phases, as_group=False, as_positional=False, skip={"reactants"})
     following = [*arguments[1:], ""]
@@ -45,8 +43,7 @@ def run(arguments: list[str]) -> None:
         "--mp=true" if word == "--mp" and after not in ("true", "false") else word
         for word, after in zip(arguments[1:], following[1:], strict=True)
     ]
-    options = parser.instantiate(parser.parse_args(words))
-    phases(**{name: value for name, value in options.items() if name != "config"})
+    phases(**inputs.given(parser.instantiate(parser.parse_args(words))))
 
 
 def phases(

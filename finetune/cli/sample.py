@@ -7,12 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import ase.io
-import jsonargparse
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from tqdm import tqdm
 
+from finetune.cli import inputs
 from finetune.cli.inputs import built
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
@@ -21,15 +21,9 @@ from finetune.sampling.core import Context, Limits, Recipe, collect, labelled
 
 def run(arguments: list[str]) -> None:
     """Sample with arguments as on the command line."""
-    parser = jsonargparse.ArgumentParser(
-        prog="finetune sample", description="Make structures by recipes and label them."
-    )
-    parser.add_argument(
-        "-c", "--config", action="config", help="YAML file with any of the options; several are stacked"
-    )
+    parser = inputs.parser("sample", "Make structures by recipes and label them.")
     parser.add_function_arguments(sample, as_group=False, as_positional=False)
-    options = parser.instantiate(parser.parse_args(arguments[1:]))
-    sample(**{name: value for name, value in options.items() if name != "config"})
+    sample(**inputs.given(parser.instantiate(parser.parse_args(arguments[1:]))))
 
 
 def sample(

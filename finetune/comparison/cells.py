@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib
 import json
@@ -12,13 +11,11 @@ import multiprocessing
 import os
 import shutil
 import signal
-import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from finetune.comparison.observable import Observable
 from finetune.comparison.recorded import Recorded
 from finetune.errors import InputError
 from finetune.files import write_text
+from finetune.labelling.executors import end_with_parent
 
 END_S = 10.0  # that a process may take to end after its answer
 HEAVY = ("torch", "ase.io", "chgnet.model", "pymatgen.core", "finetune.comparison")
@@ -86,22 +84,6 @@ def key(identity: str, observable: Observable) -> str:
     for path in observable.inputs():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:20]
-
-
-@contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Keep other commands out of a directory of cells while this one computes.
-
-    Raises:
-        InputError: another command is at it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it when the process ends
-        except BlockingIOError as error:
-            raise InputError(f"another comparison is computing into {directory}; wait, or choose another") from error
-        yield
 
 
 def kept(cell: Cell) -> Result | None:
@@ -182,7 +164,7 @@ def _death(status: int | None) -> str:
 def _child(cell: Cell, pipe: Connection) -> None:
     """Measure, and send what is found."""
     os.setsid()
-    threading.Thread(target=_watch, daemon=True).start()
+    end_with_parent()
     with (
         (cell.place / "log.txt").open("w") as log,
         contextlib.suppress(BrokenPipeError),
@@ -229,11 +211,3 @@ def measure(cell: Cell) -> Measured:
     if not any(math.isfinite(number) for number in numbers):
         raise InputError("none of its figures is a number")
     return measured
-
-
-def _watch() -> None:
-    """End this process and what it has started as soon as the one that wanted it is no longer there."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 import inspect
 import json
 import os
@@ -18,9 +17,8 @@ from typing import Any
 import yaml
 from ase.calculators.calculator import BaseCalculator
 
-from finetune import calculators, models
+from finetune import calculators
 from finetune.calculators import PotentialCalculator
-from finetune.committee import Committee
 from finetune.comparison.recorded import Recorded
 from finetune.data.frames import data_hash
 from finetune.data.reading import read
@@ -63,15 +61,11 @@ class Model(Column):
 
     def potential(self) -> Potential:
         """The potential, loaded."""
-        if isinstance(self.model, Potential):
-            return self.model
-        names = [self.model] if isinstance(self.model, str) else self.model
-        loaded = [models.load(name, trusted=self.trusted) for name in names]
-        return loaded[0] if len(loaded) == 1 else Committee(loaded)
+        return calculators.calculator(self.model, "cpu", trusted=self.trusted).potential
 
     def calculator(self) -> BaseCalculator:
         """See `finetune.calculator`."""
-        return calculators.calculator(self.potential(), self.device, self.dtype)
+        return calculators.calculator(self.model, self.device, self.dtype, self.trusted)
 
     def identity(self) -> str:
         """Kind, config, weights, dtype and device."""
@@ -269,9 +263,3 @@ def _of_run(place: Path) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "command": "finetune " + " ".join(map(str, content.get("command", []))),
     }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide numbers."""
-    names = ("ase", "torch", "chgnet", "mace-torch", "pymatgen", "numpy", "scipy")
-    return {name: importlib.metadata.version(name) for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,8 @@ from finetune.comparison.figures import Figure, Judged, class_of, judge, worst
 from finetune.comparison.observable import Observable
 from finetune.data.caching import QUIET_S
 from finetune.errors import InputError, unknown
+from finetune.files import locked
+from finetune.labelling.executors import withdraw
 
 LONGEST_S = 1e6  # a time limit that can be waited for
 
@@ -111,7 +112,7 @@ def compare(
         if not rows[row].only or name in rows[row].only or name == reference
     }
     provenance = {name: maker.provenance() for name, maker in columns.items()}
-    with one.alone(place):
+    with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
         results = _run(cells, executor, progress)
     return Comparison(columns, rows, results, reference, provenance)
 
@@ -138,9 +139,7 @@ def _run(
                     found[cell.key] = _result(pool.submit(one.compute, cell))
                     bar.update()
         finally:
-            for future in together:
-                with contextlib.suppress(NotImplementedError):  # Parsl cannot
-                    future.cancel()
+            withdraw(together)
             one.stop()
             pool.shutdown(wait=False)
     return {where: found[cell.key] for where, cell in cells.items()}

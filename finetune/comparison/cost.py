@@ -21,7 +21,6 @@ from ase.md.verlet import VelocityVerlet
 
 from finetune.comparison.figures import Curve, Figure, Measured
 from finetune.comparison.observable import Observable, starts
-from finetune.comparison.recorded import Recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +79,6 @@ class Cost(Observable):
     def settings(self) -> dict[str, Any]:
         """Its own, the machine, and the threads."""
         return {**super().settings(), "machine": platform.node(), "threads": os.environ.get("OMP_NUM_THREADS", "1")}
-
-    def recorded(self, calculator: Recorded, place: Path) -> Measured:
-        """Nothing."""
-        return Measured()
 
 
 def _peak_MB() -> float:

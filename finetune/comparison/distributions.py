@@ -8,7 +8,6 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import ClassVar
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
@@ -19,13 +18,12 @@ from scipy.signal import find_peaks
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, starts
 from finetune.comparison.recorded import Recorded
-from finetune.data.reading import expand
+from finetune.comparison.runs import frames_of, steps_between
 from finetune.errors import InputError
-from finetune.md import Langevin, Output, Stage, simulate
+from finetune.md import Langevin, Stage
 
 BLOCKS = 4
 SMOOTH = 1.5  # bins, of the g(r) whose peaks are looked for
-FRAMES = "trajectory.extxyz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +71,11 @@ class Distributions(Observable):
     trajectory_fs: float = 2.0
     seed: int = 0
 
-    def inputs(self) -> list[Path]:
-        """The structures and the DFT trajectory."""
-        return [*super().inputs(), *(expand(list(self.trajectory)) if self.trajectory else [])]
-
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
-        """Run the dynamics, which goes on where it was stopped, and count."""
-        atoms = starts(self.structures)[0][1].copy()
-        atoms.calc = calculator
+        """Run the dynamics and count."""
         stage = Stage(Langevin(temperature_K=self.temperature_K, timestep_fs=self.timestep_fs), ps=self.ps)
-        every = max(1, round(self.every_fs / self.timestep_fs))
-        output = Output(trajectory=FRAMES, every=every, log_every=every)
-        outcome = simulate(atoms, [stage], place / "dynamics", output=output, seed=self.seed, progress=False)
-        if outcome.alarm is not None:
-            raise InputError(f"dynamics stopped at {outcome.time_ps:.2f} ps: {outcome.alarm.message}")
-        frames: list[Atoms] = ase.io.read(place / "dynamics" / FRAMES, ":")  # type: ignore[assignment]
+        every = steps_between(self.every_fs, self.timestep_fs)
+        frames = frames_of(starts(self.structures)[0][1], calculator, [stage], place / "dynamics", every, self.seed)
         return self.count(frames[round(self.settle_ps * 1000 / (every * self.timestep_fs)) :])
 
     def recorded(self, calculator: Recorded, place: Path) -> Measured:

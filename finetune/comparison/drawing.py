@@ -18,7 +18,6 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 MODES = {"line": "lines", "points": "markers", "both": "lines+markers", "steps": "lines"}
 WIDE, HIGH = 3, 300  # panels in a row, height of one in pixels
-TITLE = 16
 
 
 def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: Sequence[str]) -> go.Figure | None:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NEAR, MIDDLE = 3.0, 10.0  # times DFT's own uncertainty
-CLASSES = ("within", "near", "off", "beyond", "failed", "told")
 
 
 @dataclass(frozen=True)

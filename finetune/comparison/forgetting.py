@@ -12,7 +12,6 @@ from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, single_points
-from finetune.comparison.recorded import Recorded
 from finetune.data.reading import read
 from finetune.metrics import mae
 from finetune.references import fit_references
@@ -64,7 +63,3 @@ class Forgetting(Observable):
             drifts += [float(np.linalg.norm(own - wanted, axis=1).mean()) for own, wanted in forces]
         labels = ("mean force of the foundation, eV/Å", "mean difference, eV/Å")
         return Measured(figures, [Curve("Drift of forces by structure", sizes, drifts, *labels, style="points")])
-
-    def recorded(self, calculator: Recorded, place: Path) -> Measured:
-        """Nothing: the foundation is the standard here."""
-        return Measured()

@@ -56,6 +56,7 @@ class Errors(Observable):
         "Against DFT. Energies after a least-squares shift per element. Slope of predicted against DFT forces below 1: "
         "too soft a potential."
     )
+    points: ClassVar[bool] = True
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "energy MAE": Tolerance(3.0, target=0.0),
         "forces MAE": Tolerance(10.0, target=0.0),

@@ -44,6 +44,7 @@ class Observable(ABC):
     usual: ClassVar[Mapping[str, Tolerance]] = {}
     revision: ClassVar[int] = 1  # raised where its figures change
     alone: ClassVar[bool] = False  # nothing else may run at the same time
+    points: ClassVar[bool] = False  # it takes single points of given structures only, so recorded labels answer
     strict: ClassVar[bool] = False  # passed or failed, nothing in between
     packages: ClassVar[Sequence[str]] = ()  # of extras that it needs, and whose versions decide figures
 
@@ -62,8 +63,8 @@ class Observable(ABC):
         """
 
     def recorded(self, calculator: Recorded, place: Path) -> Measured:
-        """Measure DFT from what is recorded of it."""
-        return self.measure(calculator, place)
+        """Measure DFT from what is recorded of it: nothing, where more than points of given structures is needed."""
+        return self.measure(calculator, place) if self.points else Measured()
 
     def against(self, measured: Measured, reference: Measured) -> list[Figure]:
         """Figures that take both, a calculator's and the reference: distances between curves."""

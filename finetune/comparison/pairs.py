@@ -187,10 +187,6 @@ class Compression(Observable):
         ]
         return Measured(figures, curves[:6])
 
-    def recorded(self, calculator: Recorded, place: Path) -> Measured:
-        """Nothing: DFT has no holes, and nobody has compressed these structures with it."""
-        return Measured()
-
     def _compress(self, atoms: Atoms, calculator: BaseCalculator) -> tuple[list[float], list[float], bool]:
         """Lengths, energies and whether there is a hole."""
         lengths: list[float] = []

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from finetune.comparison.cells import NOTHING
 from finetune.comparison.compare import Comparison
 from finetune.comparison.drawing import panels
-from finetune.comparison.figures import Curve, Figure, Judged, class_of
+from finetune.comparison.figures import Curve, Judged, class_of
 from finetune.files import write_text
 
 SYMBOLS = {"within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}
@@ -234,6 +234,3 @@ def _tables(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         order = {kind: k for k, kind in enumerate(dict.fromkeys(kind for kind, _ in lines))}
         tables[row["heading"]] = sorted(lines.values(), key=lambda line: order[line["kind"]])
     return tables
-
-
-__all__ = ["Figure", "Told", "contents", "markdown", "page", "write_report"]

@@ -11,7 +11,6 @@ from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, starts
-from finetune.comparison.recorded import Recorded
 from finetune.md import GUARDS, Guard, Langevin, Output, Stage, simulate
 
 
@@ -71,10 +70,6 @@ class Stability(Observable):
                     name = f"{group}, {temperature:g} K" + (f", seed {seed}" if self.seeds > 1 else "")
                     ends.append((name, outcome.time_ps, "" if outcome.alarm is None else outcome.alarm.guard))
         return self._told(ends)
-
-    def recorded(self, calculator: Recorded, place: Path) -> Measured:
-        """Nothing: the right share is all of them."""
-        return Measured()
 
     def _told(self, ends: Sequence[tuple[str, float, str]]) -> Measured:
         """Share, times and reasons."""

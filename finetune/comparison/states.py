@@ -97,6 +97,7 @@ class EquationOfState(Observable):
         "Third-order Birch-Murnaghan fits to single points at the same structures. Δ is the root mean square "
         "difference of two curves, each from its own minimum, over the volumes that were computed."
     )
+    points: ClassVar[bool] = True
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "V0": Tolerance(relative=0.01),
         "B0": Tolerance(0.5, 0.05),
@@ -150,6 +151,7 @@ class Energies(Observable):
         "At the minimum of each phase's equation of state, without vibrations. Per atom of the reactants; below 0: the "
         "reaction gives energy."
     )
+    points: ClassVar[bool] = True
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "reaction energy": Tolerance(10.0),
         "formation energy": Tolerance(10.0),

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import ase.io
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, starts
-from finetune.comparison.recorded import Recorded
-from finetune.errors import InputError
-from finetune.md import Langevin, NoseHoover, Output, Stage, simulate
+from finetune.comparison.runs import frames_of, steps_between
+from finetune.md import Langevin, NoseHoover, Stage
 
-FRAMES = "trajectory.extxyz"
 POINTS = 60  # time differences of the mean squared displacement, up to half of the run
 BALLISTIC = 0.05  # share of the run before which displacements are not diffusive
 DRAWS = 4000  # of the activation energy's distribution
@@ -68,9 +65,10 @@ class Transport(Observable):
         """Run at each temperature, and fit."""
         start = starts(self.structures)[0][1].repeat(tuple(self.repeat))
         figures, curves, draws, notes = [], [], {}, []
+        apart_ps = steps_between(self.every_fs, self.timestep_fs) * self.timestep_fs / 1000
         for temperature in self.temperatures_K:
             frames = self._run(start, calculator, temperature, place / f"{temperature:g}")
-            times, squares, errors, samples = diffusion(frames, self.element, self._apart_ps(), self.seed)
+            times, squares, errors, samples = diffusion(frames, self.element, apart_ps, self.seed)
             low, middle, high = np.percentile(samples, [2.5, 50, 97.5])
             subject = f"{self.element}, {temperature:g} K"
             figures.append(Figure(subject, "diffusivity", float(middle), "Å²/ps", float(low), float(high)))
@@ -82,30 +80,15 @@ class Transport(Observable):
             draws[temperature] = samples
         return Measured(figures + activation(draws, self.seed), curves, notes)
 
-    def recorded(self, calculator: Recorded, place: Path) -> Measured:
-        """Nothing: no DFT dynamics are that long."""
-        return Measured()
-
-    def _apart_ps(self) -> float:
-        return max(1, round(self.every_fs / self.timestep_fs)) * self.timestep_fs / 1000
-
     def _run(self, start: Atoms, calculator: BaseCalculator, temperature: float, place: Path) -> list[Atoms]:
         """Frames of a run after it has settled."""
-        atoms = start.copy()
-        atoms.calc = calculator
-        every = max(1, round(self.every_fs / self.timestep_fs))
         stages = [
             Stage(Langevin(temperature_K=temperature, timestep_fs=self.timestep_fs), ps=self.settle_ps),
             Stage(NoseHoover(temperature_K=temperature, timestep_fs=self.timestep_fs), ps=self.ps),
         ]
-        output = Output(trajectory=FRAMES, every=every, log_every=every)
-        outcome = simulate(atoms, stages, place, output=output, seed=self.seed, progress=False)
-        if outcome.alarm is not None:
-            raise InputError(
-                f"dynamics at {temperature:g} K stopped at {outcome.time_ps:.2f} ps: {outcome.alarm.message}"
-            )
-        frames: list[Atoms] = ase.io.read(place / FRAMES, ":")  # type: ignore[assignment]
-        return frames[round(self.settle_ps / self._apart_ps()) :]
+        every = steps_between(self.every_fs, self.timestep_fs)
+        frames = frames_of(start, calculator, stages, place, every, self.seed)
+        return frames[round(1000 * self.settle_ps / (every * self.timestep_fs)) :]
 
 
 def diffusion(

@@ -13,12 +13,13 @@ import shutil
 import signal
 import tempfile
 import threading
-import time
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 FOLDER = "finetune-label-"  # and the process that it belongs to
-POLL_S = 1.0  # how often a worker looks whether its parent is still there
 
 
 class Processes(ProcessPoolExecutor):
@@ -40,7 +41,7 @@ class Processes(ProcessPoolExecutor):
                 shutil.rmtree(left, ignore_errors=True)
         self.folder.mkdir(exist_ok=True)
         context = multiprocessing.get_context("spawn")
-        super().__init__(workers, context, initializer=begin, initargs=(os.getpid(), threads, str(self.folder)))
+        super().__init__(workers, context, initializer=begin, initargs=(threads, str(self.folder)))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stop; without `wait`, frames that are being computed are given up at once."""
@@ -53,16 +54,29 @@ class Processes(ProcessPoolExecutor):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def begin(parent: int, threads: int, folder: str) -> None:
+def withdraw(futures: Iterable[Future[Any]]) -> None:
+    """Take back what an executor has not begun yet."""
+    for future in futures:
+        with contextlib.suppress(NotImplementedError):  # Parsl cannot
+            future.cancel()
+
+
+def begin(threads: int, folder: str) -> None:
     """Limit the threads of a worker, and end it and its children as soon as its parent is no longer there."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
     os.environ["TMPDIR"] = folder
     os.setpgid(0, 0)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process, the leader of its group, and all in the group as soon as the one that made it is gone."""
+    parent = multiprocessing.parent_process()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(POLL_S)
-        os.killpg(0, signal.SIGKILL)
+        if parent is not None:
+            wait([parent.sentinel])
+            os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -86,7 +100,7 @@ def dask(address: str | None = None, workers: int = 2) -> Executor:
         raise InputError(f"Dask is not installed ({error}); pip install 'finetune-interface[cluster]'") from error
     if address is None:
         dask.config.set({"distributed.worker.daemon": False})  # cells of a comparison are processes of their own
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
         client = Client(cluster)
     else:
         client = Client(address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from finetune.errors import InputError
 from finetune.labelling.core import Folders, Labeller, Outcome
+from finetune.labelling.executors import withdraw
 from finetune.labelling.store import Store, identity, of_label, without_labels
 
 POLL_S = 1.0  # how often it is noted which frames are being computed
@@ -92,9 +92,7 @@ def _compute(
             "to go on, with fewer workers if memory is short"
         ) from error
     finally:
-        for future in pending:
-            with contextlib.suppress(NotImplementedError):  # Parsl cannot
-                future.cancel()
+        withdraw(pending)
 
 
 def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], store: Store, bar: tqdm) -> None:

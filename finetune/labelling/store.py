@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from ase import Atoms
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
-from finetune.files import write_frames, write_text
+from finetune.files import locked, write_frames, write_text
 from finetune.labelling.core import Method, Outcome
 
 DEATHS = 2  # times that a worker may die over a frame, computed alone, before it is kept aside
@@ -56,13 +55,8 @@ class Store:
         Raises:
             InputError: another run is computing into this directory.
         """
-        with (self.directory / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it when the process ends
-            except BlockingIOError as error:
-                raise InputError(
-                    f"another run is labelling into {self.directory}; wait for it, or choose another --output"
-                ) from error
+        message = f"another run is labelling into {self.directory}; wait for it, or choose another --output"
+        with locked(self.directory, message):
             for partial in self.directory.rglob("*.partial"):
                 partial.unlink()
             yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from typing import Any
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from finetune.data.caching import QUIET_S
 from finetune.errors import InputError
+from finetune.labelling.executors import withdraw
 
 
 class Kept(Executor):
@@ -54,6 +54,4 @@ def fan_out(executor: Executor, work: Sequence[Callable[[], None]], word: str) -
             "workers if memory is short"
         ) from error
     finally:
-        for future in pending:
-            with contextlib.suppress(NotImplementedError):  # Parsl cannot
-                future.cancel()
+        withdraw(pending)

@@ -13,7 +13,7 @@ import ase.io
 from ase import Atoms
 
 from finetune.errors import InputError
-from finetune.files import whole, write_frames, write_text
+from finetune.files import settled, whole, write_frames, write_text
 from finetune.training.run import git_revision, versions
 
 SETTINGS = "settings.json"
@@ -50,14 +50,7 @@ def claim(directory: Path, settings: dict[str, str], seed: int) -> None:
         InputError: the directory is that of a campaign with other settings.
     """
     record = directory / SETTINGS
-    if record.exists():
-        before = json.loads(record.read_text())
-        differ = [name for name in settings if before.get(name) != settings[name]]
-        if differ:
-            raise InputError(
-                f"{directory} is that of a campaign with another {', '.join(differ)}; choose another --directory, or "
-                "give what it was begun with"
-            )
+    if settled(record, settings, "campaign"):
         return
     if directory.is_dir() and any(path.name.startswith("generation-") for path in directory.iterdir()):
         raise InputError(f"{directory} holds generations of something else; choose another --directory")

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from finetune.calculators import PotentialCalculator
 from finetune.errors import InputError
-from finetune.files import write_text
+from finetune.files import settled, write_text
 from finetune.md import state
 from finetune.md.settings import Output, Stage
 
@@ -59,21 +59,11 @@ def claim(directory: Path, settings: dict[str, Any]) -> None:
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{directory} is a file; choose a directory") from None
     record = directory / SETTINGS
-    if record.is_file():
-        try:
-            before = json.loads(record.read_text())
-        except ValueError:
-            raise InputError(f"{record} is damaged; choose another directory") from None
-        differ = [name for name in settings if before.get(name) != settings[name]]
-        if differ:
-            raise InputError(
-                f"{directory} is that of another simulation: {', '.join(differ)} differ; choose another directory, or "
-                "give what it was begun with"
-            )
-    elif any(path.suffix != ".partial" for path in directory.iterdir()):
+    if settled(record, settings, "simulation"):
+        return
+    if any(path.suffix != ".partial" for path in directory.iterdir()):
         raise InputError(f"{directory} holds other files; choose a new directory")
-    else:
-        write_text(record, json.dumps(settings, indent=1))
+    write_text(record, json.dumps(settings, indent=1))
 
 
 def put_back(atoms: Atoms, checkpoint: Path) -> None:
