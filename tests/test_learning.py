@@ -174,7 +174,7 @@ def test_other_scores_steer_a_campaign(files: dict[str, str], tmp_path: Path, sc
 
 
 def test_another_seed_or_teacher_needs_another_directory(files: dict[str, str], finished: Path) -> None:
-    with pytest.raises(InputError, match="another explorer, control, seed"):
+    with pytest.raises(InputError, match="another campaign: explorer, control, seed differ"):
         learn(finished, campaign(files, seed=1))
 
 
