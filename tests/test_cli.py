@@ -106,6 +106,22 @@ def test_help_of_fit_explains_the_options_of_this_project(capsys):
         assert words in text, words
 
 
+def test_help_of_fit_leaves_lightnings_own_options_to_those_who_ask(capsys):
+    command("fit", "--help")
+    short = capsys.readouterr().out
+    command("fit", "--help-all")
+    whole = capsys.readouterr().out
+    assert len(short.splitlines()) < 160 < 500 < len(whole.splitlines())
+    assert "--trainer.max_epochs" in short
+    assert "--trainer.barebones" not in short
+    assert "--trainer.barebones" in whole
+    command("predict", "--help")
+    other = capsys.readouterr().out
+    assert "--model.potential" in other
+    assert "--data.predict" in other
+    assert "--model.warmup" not in other
+
+
 def test_models_are_listed_with_their_licences(capsys):
     assert command("models") == 0
     text = capsys.readouterr().out

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from finetune import models
+from finetune.cli import helping
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
 from finetune.errors import InputError
@@ -68,6 +69,15 @@ class Parser(LightningArgumentParser):
 class CLI(LightningCLI):
     """LightningCLI that gives every fit its own run directory."""
 
+    short_help = True
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Subcommands get the formatter of this one."""
+        parser = super().init_parser(**kwargs)
+        if self.short_help:
+            parser.formatter_class = helping.Short
+        return parser
+
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Help in the order of what a user changes: model, data, then Lightning's trainer; and a usage of one line."""
         first = [group for group in parser._action_groups if "training via flags" not in (group.title or "")]
@@ -76,8 +86,8 @@ class CLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **kwargs: Any) -> Any:
         """The parser of one subcommand, with its own words."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        parser.usage = f"finetune {subcommand} -c CONFIG [-c CONFIG ...] [--OPTION VALUE ...]"
         parser.description = USAGE[subcommand]
+        parser.usage = helping.usage(subcommand)
         return parser
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -140,15 +150,23 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
 
+class Talkative(CLI):
+    """The same, with help on all that Lightning takes."""
+
+    short_help = False
+
+
 def run(arguments: list[str]) -> None:
     """Run one of Lightning's methods with arguments as on the command line."""
     quiet()
     torch.set_float32_matmul_precision("high")
     arguments = own_data(arguments)
+    kind = Talkative if ALL in arguments else CLI
+    arguments = ["--help" if argument == ALL else argument for argument in arguments]
     check_files(arguments)
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # processes of DDP start by it again
     try:
-        command = CLI(
+        command = kind(
             FineTune,
             FrameData,
             trainer_defaults=TRAINER,
@@ -236,5 +254,6 @@ def quiet() -> None:
         logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in TIPS))
 
 
+ALL = "--help-all"
 UNKNOWN = ("unrecognized", "not expected", "does not accept")
 TIPS = ("litlogger", "litmodels", "GPU available", "TPU available", "HPU available", "Tip:")
