@@ -27,6 +27,7 @@ from .commands import CONFIGS, THEIR_WARNINGS, command, fit_arguments, labelled,
 
 pytestmark = THEIR_WARNINGS
 
+DATA = Path(__file__).parents[1] / "data/interface"
 Change = Callable[[Atoms], None]
 
 
@@ -142,6 +143,14 @@ def test_a_fit_stops_before_it_starts_where_a_frame_cannot_be_used(tmp_path, fil
     path = broken(tmp_path / "mine.extxyz", change, part)
     refused(*fit_arguments({**files, part: path}, tmp_path / "run"), words=(f"frame 1 of {path}", *words))
     assert not (tmp_path / "run" / models.LAST).exists()
+
+
+def test_labels_in_another_unit_are_not_evaluated(tmp_path, model, refused):
+    frames = [atoms for part in ("train", "valid", "test") for atoms in ase.io.read(DATA / f"{part}.extxyz", ":")]
+    for atoms in frames:
+        atoms.info["REF_energy"] /= len(atoms)
+    ase.io.write(tmp_path / "wrong.extxyz", frames)
+    refused("evaluate", model, tmp_path / "wrong.extxyz", words=("do not grow with the number of atoms", "eV/atom"))
 
 
 def test_mixed_label_keys_are_refused(tmp_path, model, refused):

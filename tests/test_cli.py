@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -296,6 +297,20 @@ def test_every_run_without_a_name_has_a_directory_of_its_own(files, tmp_path, mo
     assert command(*arguments[:where], *arguments[where + 2 :]) == 0
     [directory] = (tmp_path / "runs").iterdir()
     assert {path.name for path in directory.iterdir()} == RUN
+
+
+def test_a_fit_says_which_frames_it_took_from_its_one_file(files, tmp_path, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr("finetune.data.module.rank_zero_info", told.append)
+    arguments = fit_arguments(files, tmp_path / "run", "--trainer.max_epochs", "1", "--data.split", "[0.5, 0.5, 0]")
+    where = arguments.index("--data.valid")
+    assert command(*arguments[:where], *arguments[where + 2 :]) == 0
+    test, total = len(ase.io.read(files["test"], ":")), len(ase.io.read(files["train"], ":"))
+    found = re.fullmatch(rf"frames: train (\d+), valid (\d+) \(of train's groups\), test {test}", told[0])
+    assert found, told
+    train, valid = map(int, found.groups())
+    assert train + valid == total
+    assert valid > 0
 
 
 def tuned(files, start: Path, directory: Path, *more: str) -> dict[str, torch.Tensor]:

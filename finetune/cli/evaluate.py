@@ -11,7 +11,7 @@ from rich.console import Console
 from finetune import models
 from finetune.calculators import known_device
 from finetune.cli.inputs import switched
-from finetune.data.checking import check
+from finetune.data.checking import check, check_units
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.evaluation import evaluate as errors_of
@@ -31,6 +31,7 @@ def evaluate(
     device: str = "cpu",
     batch_edges: int = 8000,
     keys: LabelKeys = LabelKeys(),  # noqa: B008  frozen
+    units: bool = True,
     trusted: bool = False,
 ) -> None:
     """Errors of energy (meV/atom), forces (meV/Å) and stress (meV/Å³), for all frames, per family and per element.
@@ -45,11 +46,14 @@ def evaluate(
         device: torch device.
         batch_edges: largest number of edges in a batch.
         keys: names of the labels in the file.
+        units: refuse labels whose units are wrong beyond doubt.
         trusted: read a foreign `.model`, which is a pickle that runs code; true says that you trust it.
     """
     potential = models.load(model, trusted=trusted).to(known_device(device))
     frames = read(file, keys)
     check(frames)
+    if units:
+        check_units(frames)
     result = errors_of(potential, frames, shift=not potential.shifted, batch_edges=batch_edges)
     Console().print(result.table())
     if json is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from finetune.data.batching import Batch, Loader, collate_batch, plan
 from finetune.data.caching import build_graphs
@@ -125,8 +126,17 @@ class FrameData(lightning.LightningDataModule):
         if stage == "fit":
             known = {part: self.frames(part) for part in PARTS if part in parts or self.files[part] is not None}
             check_disjoint(known)
+            rank_zero_info(self._division(known))
         for part in parts:
             self.graphs(part)
+
+    def _division(self, known: dict[str, list[Frame]]) -> str:
+        """How many frames each part has, and which of them were taken from the files of `train`."""
+        counts = [
+            f"{part} {len(frames)}" + ("" if part == "train" or self.files[part] is not None else " (of train's groups)")
+            for part, frames in known.items()
+        ]
+        return f"frames: {', '.join(counts)}"
 
     def frames(self, part: str) -> list[Frame]:
         """Checked frames of train, valid, test or predict, read when they are first wanted.
