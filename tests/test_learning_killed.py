@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finetune.files import locked
+
 from .campaigns import answers, write_config, write_files
-from .commands import process
+from .commands import command, process
 
 COUNTING = """
 import os
@@ -29,6 +31,15 @@ class Counted(EMT):
 
 def files_in(directory: Path) -> int:
     return sum(path.is_file() for path in directory.rglob("*"))
+
+
+def test_two_campaigns_do_not_compute_into_one_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path / "learn.yaml", write_files(tmp_path), "ase.calculators.emt.EMT")
+    with locked(tmp_path / "run", "of the test"):
+        assert command("learn", "-c", config, "--directory", tmp_path / "run") == 1
+    errors = capsys.readouterr().err
+    assert "another campaign is computing into" in errors
+    assert "choose another directory" in errors
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from finetune.cli import inputs
-from finetune.files import write_text
+from finetune.files import locked, write_text
 from finetune.labelling.core import Labeller
 from finetune.labelling.executors import Processes
 from finetune.learning.campaign import Campaign, Learning
@@ -95,19 +95,21 @@ def learn(
         listed(train), listed(valid), labeller, explorer, fit if isinstance(fit, list) else [fit], members, selector,
         batch, reactants, cutter, control, None if test is None else listed(test), fraction, relabel, stop, seed,
     )  # fmt: skip
-    workers, over = executor(), False
-    try:
-        learning = Learning(campaign, directory, workers)
-        write_text(directory / "config.yaml", text)
+    busy = f"another campaign is computing into {directory}; wait for it, or choose another directory"
+    with locked(directory, busy):
+        workers, over = executor(), False
+        try:
+            learning = Learning(campaign, directory, workers)
+            write_text(directory / "config.yaml", text)
 
-        def after(learning: Learning, n: int) -> None:
-            write_report(learning, n)
-            track(learning, n, logger)
+            def after(learning: Learning, n: int) -> None:
+                write_report(learning, n)
+                track(learning, n, logger)
 
-        reason = learning.run(after)
-        over = True
-    finally:
-        workers.shutdown(wait=over)  # what has not begun has been withdrawn
+            reason = learning.run(after)
+            over = True
+        finally:
+            workers.shutdown(wait=over)  # what has not begun has been withdrawn
     print(f"over: {reason}. The report is {learning.place(learning.last()) / 'report.html'}")
 
 

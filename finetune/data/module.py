@@ -133,7 +133,8 @@ class FrameData(lightning.LightningDataModule):
     def _division(self, known: dict[str, list[Frame]]) -> str:
         """How many frames each part has, and which of them were taken from the files of `train`."""
         counts = [
-            f"{part} {len(frames)}" + ("" if part == "train" or self.files[part] is not None else " (of train's groups)")
+            f"{part} {len(frames)}"
+            + ("" if part == "train" or self.files[part] is not None else " (of train's groups)")
             for part, frames in known.items()
         ]
         return f"frames: {', '.join(counts)}"

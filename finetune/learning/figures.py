@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from finetune.learning.stopping import Summary
 from finetune.plots import COLOURS, GREY, bare
 
+DECADE = 10.0  # errors that span more are shown on a logarithmic axis
 ACTIVE, CONTROL, LABELLED = COLOURS[0], COLOURS[1], COLOURS[2]
 
 
@@ -33,15 +34,20 @@ def learning_curves(
     figure, plots = _figure(2)
     columns = (("forces_rmse", "forces RMSE, meV/Å"), ("energy_mae", "energy MAE, meV/atom"))
     for axes, (key, label) in zip(plots, columns, strict=True):
+        shown: list[float] = []
         for k, (name, history) in enumerate(arms.items()):
             labels = [start + one.labels for one in history]
             for part, line in (("valid", "-"), ("test", "--")):
                 if all(part in content for content in errors[name]):
                     values = [content[part]["all"][key] for content in errors[name]]
+                    shown += values
                     text = name if part == "valid" else f"{name}, test frames"
                     axes.plot(labels, values, line, marker="o", markersize=4, color=COLOURS[k], label=text)
         axes.set(xlabel="labelled frames", ylabel=label)
-        axes.set_ylim(bottom=0)
+        if min(shown) > 0 and max(shown) > DECADE * min(shown):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     plots[0].legend(frameon=False)
     return _svg(figure)
