@@ -14,6 +14,7 @@ TRAINER = {
     "accelerator": "cpu, gpu, mps or auto",
     "devices": "how many of them; several train in parallel (docs/how-to/multi-gpu.md)",
     "num_nodes": "nodes of a cluster",
+    "strategy": "how several devices share the work: ddp, fsdp and others of Lightning's",
     "gradient_clip_val": "largest norm of the gradient",
     "check_val_every_n_epoch": "epochs between two looks at the validation frames",
     "logger": "lightning.pytorch.loggers.WandbLogger and others; metrics.csv is written always",
@@ -65,6 +66,8 @@ class Short(DefaultHelpFormatter):
 def shown(action: argparse.Action, fits: bool) -> bool:
     """Whether the short help of a fit, or of another command, has it."""
     section, _, name = action.dest.partition(".")
+    if action.dest == "model.potential.help":
+        return True
     if action.dest.endswith(".help") or action.dest in ("model", "data", "model.loss", "data.keys", "trainer"):
         return False
     if not fits and (name in FITS_ONLY or (section == "model" and not name.startswith(("potential", "loss")))):

@@ -97,19 +97,24 @@ def learn(
     )  # fmt: skip
     busy = f"another campaign is computing into {directory}; wait for it, or choose another directory"
     with locked(directory, busy):
-        workers, over = executor(), False
-        try:
-            learning = Learning(campaign, directory, workers)
-            write_text(directory / "config.yaml", text)
+        computed(campaign, directory, executor(), logger, text)
 
-            def after(learning: Learning, n: int) -> None:
-                write_report(learning, n)
-                track(learning, n, logger)
 
-            reason = learning.run(after)
-            over = True
-        finally:
-            workers.shutdown(wait=over)  # what has not begun has been withdrawn
+def computed(campaign: Campaign, directory: Path, workers: Executor, logger: Logger | None, text: str) -> None:
+    """Run a campaign's generations with these workers, a report after each, and say why it is over."""
+    over = False
+    try:
+        learning = Learning(campaign, directory, workers)
+        write_text(directory / "config.yaml", text)
+
+        def after(learning: Learning, n: int) -> None:
+            write_report(learning, n)
+            track(learning, n, logger)
+
+        reason = learning.run(after)
+        over = True
+    finally:
+        workers.shutdown(wait=over)  # what has not begun has been withdrawn
     print(f"over: {reason}. The report is {learning.place(learning.last()) / 'report.html'}")
 
 
