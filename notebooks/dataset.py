@@ -4,8 +4,9 @@ Run from the top of the repository when labels have come in:
 
     python notebooks/dataset.py runs/dataset      # look at it first; then give data/interface
 
-The seed of the split is the smallest whose parts have about the wanted sizes, hold every family each, and keep the
-target interface out of training: no error of any model is looked at. Texts of the manifest are kept as they are.
+The seed of the split is the smallest whose parts of all planned structures, labelled yet or not, have about the wanted
+sizes in frames and groups, hold every family each, and keep the target interface out of training: no error of any model is looked at, and
+groups keep their part while labels come in. Texts of the manifest are kept as they are.
 """
 
 # %%
@@ -23,17 +24,22 @@ from finetune.data.reading import read
 from finetune.data.splitting import PARTS, split
 from finetune.files import write_frames, write_text
 
-LABELS, TEXTS = Path("data/campaign/labels"), Path("data/interface/manifest.json")
+PLANNED, LABELS = Path("data/campaign/structures"), Path("data/campaign/labels")
+TEXTS = Path("data/interface/manifest.json")
 FRACTIONS = (0.70, 0.12, 0.18)
-TOLERANCE = 0.03  # of the share of the frames in each part
+TOLERANCE = 0.03  # of the shares of frames and of groups in each part
 TARGETS = ("target:", "Li|Li7P3S11")  # groups of the target interface
 
 
 # %%
 def fits(parts: tuple[list[Frame], ...], families: set[str]) -> bool:
     """Whether sizes are about right, every family is in every part, and the target is in none that a fit sees."""
-    total = sum(map(len, parts))
-    sizes = all(abs(len(part) / total - share) < TOLERANCE for part, share in zip(parts, FRACTIONS, strict=True))
+    groups = [{frame.group for frame in part} for part in parts]
+    sizes = all(
+        abs(len(counted[k]) / sum(map(len, counted)) - share) < TOLERANCE
+        for counted in (parts, groups)
+        for k, share in enumerate(FRACTIONS)
+    )
     everywhere = all({frame.family for frame in part} == families for part in parts)
     return sizes and everywhere and not any(frame.group.startswith(TARGETS) for part in parts[:2] for frame in part)
 
@@ -56,10 +62,11 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="directory to write to")
     output = parser.parse_args().output
     frames = read(LABELS)
-    families = {frame.family for frame in frames}
-    seed = next((s for s in range(100_000) if fits(split(frames, FRACTIONS, s), families)), None)
+    planned = [frame for path in sorted(PLANNED.glob("*.extxyz")) for frame in read(path, labelled=False)]
+    families = {frame.family for frame in planned}
+    seed = next((s for s in range(100_000) if fits(split(planned, FRACTIONS, s), families)), None)
     if seed is None:
-        groups = Counter(frame.group for frame in frames)
+        groups = Counter(frame.group for frame in planned)
         raise SystemExit(f"no seed below 100000 divides {len(groups)} groups so; the largest: {groups.most_common(5)}")
     output.mkdir(parents=True, exist_ok=True)
     for part, members in zip(PARTS, split(frames, FRACTIONS, seed), strict=True):
