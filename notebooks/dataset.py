@@ -5,8 +5,8 @@ Run from the top of the repository when labels have come in:
     python notebooks/dataset.py runs/dataset      # look at it first; then give data/interface
 
 The seed of the split is the smallest whose parts of all planned structures, labelled yet or not, have about the wanted
-sizes in frames and groups, hold every family each, and keep the target interface out of training: no error of any model is looked at, and
-groups keep their part while labels come in. Texts of the manifest are kept as they are.
+sizes in frames and groups, hold every family each, and keep the target interface out of training: no error of any model
+is looked at, and groups keep their part while labels come in. Texts of the manifest are kept as they are.
 """
 
 # %%
