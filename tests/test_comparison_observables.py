@@ -305,6 +305,29 @@ def test_a_cold_crystal_has_twelve_neighbours_at_its_distance_and_a_tetrahedron_
     assert sum(angle.y) * 3 == pytest.approx(1.0)  # per degree
 
 
+def test_neighbours_within_the_shell_of_dft_are_counted_for_both(rng):
+    close = fcc(cubic=True).repeat(3)
+    side = (close.get_volume() / len(close)) ** (
+        1 / 3
+    )  # simple cubic of the same density: 6 neighbours at 0.89, not 12
+    cubic = Atoms("Cu", cell=[side] * 3, pbc=True).repeat(5)
+    cubic.symbols[:] = close.symbols[0]
+    frames = {}
+    for crystal in (close, cubic):
+        copies = [crystal.copy() for _ in range(8)]
+        for atoms in copies:
+            atoms.positions += 0.02 * rng.standard_normal((len(atoms), 3))
+        frames[len(crystal)] = copies
+    observable = Distributions(structures=["none"], angle=())
+    twelve, six = (observable.count(copies) for copies in frames.values())
+    kind = "coordination, difference from DFT"
+    assert [f.value for f in observable.against(twelve, twelve) if f.kind == kind] == [0]
+    assert [f.value for f in observable.against(six, twelve) if f.kind == kind] == [pytest.approx(-6, abs=0.15)]
+    assert [f.value for f in observable.against(twelve, six) if f.kind == kind] == [pytest.approx(6, abs=0.3)]
+    gas = observable.count([Atoms("Cu99", rng.random((99, 3)) * 9, cell=[9] * 3, pbc=True) for _ in range(8)])
+    assert not [f for f in observable.against(twelve, gas) if f.kind == kind]  # it has no shell
+
+
 def test_distributions_of_dynamics_differ_by_nothing_from_themselves_and_by_something_from_a_hotter_run(tmp_path):
     files = write(tmp_path / "s.extxyz", [fcc(cubic=True).repeat(2)])
     settings = {"structures": files, "ps": 0.4, "settle_ps": 0.1, "angle": (), "timestep_fs": 2.0, "cutoff": 4.5}
