@@ -24,6 +24,7 @@ from finetune.md import Langevin, Stage
 
 BLOCKS = 4
 SMOOTH = 1.5  # bins, of the g(r) whose peaks are looked for
+FIRST = 0.75  # of the cutoff, within which a first peak is told: those beyond are the lattice's, not a bond's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +195,11 @@ def _of_pair(name: str, r: np.ndarray, g: np.ndarray, blocks: np.ndarray, runnin
 
 
 def _shell(g: np.ndarray) -> tuple[int | None, int]:
-    """Places of the first peak and of the minimum behind it; None where that is not within the cutoff."""
+    """Places of the first peak and of the minimum behind it; None where there is none, or only a far one."""
     place = _first_peak(g)
-    if place is None:
+    if place is None or place > FIRST * len(g):
         return None, 0
-    behind = place + int(np.argmin(gaussian_filter1d(g, SMOOTH)[place : place + len(g) // 4]))
-    return (place, behind) if behind < len(g) - 2 else (None, 0)
+    return place, place + int(np.argmin(gaussian_filter1d(g, SMOOTH)[place : place + len(g) // 4]))
 
 
 def _first_peak(g: np.ndarray) -> int | None:
