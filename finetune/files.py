@@ -39,10 +39,14 @@ def locked(directory: Path, message: str) -> Iterator[None]:
     """Keep other processes out of a directory, which is made, until the block or this process ends.
 
     Raises:
-        InputError: another process is at it; with the message.
+        InputError: another process is at it, with the message; or it cannot be made or written to.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        opened = (directory / "lock").open("w")
+    except OSError as error:
+        raise InputError(f"cannot write into {directory} ({error.strerror}); choose another directory") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lifts it when the process ends
         except BlockingIOError as error:

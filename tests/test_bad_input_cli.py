@@ -189,6 +189,24 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(tmp_path, files, mod
     refused(*arguments[name], words=("no such file", "did you mean train.extxyz?"))
 
 
+@pytest.mark.parametrize("name", ["sample", "label", "learn", "compare"])
+def test_a_file_in_the_place_of_a_directory_is_told(tmp_path, refused, name):
+    (tmp_path / "taken").write_text("something")
+    inside, compared = tmp_path / "taken" / "out.extxyz", tmp_path / "compare.yaml"
+    row = "{class_path: finetune.comparison.PairCurves, init_args: {elements: [Li]}}"
+    compared.write_text(f"columns: {{A: chgnet}}\nobservables: [{row}]\n")
+    arguments = {
+        "sample": ("sample", "-c", "configs/sample/dimers.yaml", "--output", inside),
+        "label": ("label", "data/reference/atoms.extxyz", "-c", "configs/label/chgnet.yaml", "--output", inside),
+        "learn": ("learn", "-c", "configs/learn/teacher.yaml", "--directory", tmp_path / "taken"),
+        "compare": ("compare", "-c", compared, "--output", tmp_path / "taken"),
+    }
+    refused(
+        *arguments[name],
+        words=(str(tmp_path / "taken"), "choose another" if name in ("learn", "compare") else "check the path"),
+    )
+
+
 def test_a_fit_without_data_says_which_option_is_missing(tmp_path, refused):
     arguments = ("fit", *CONFIGS, "--data.train", "null", "--trainer.default_root_dir", tmp_path)
     refused(*arguments, words=("no train frames; give --data.train",))

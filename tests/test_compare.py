@@ -409,7 +409,9 @@ def test_a_comparison_that_is_killed_goes_on_with_what_is_not_there(data, broken
         ({"columns": {"a": "chgnet"}, "observables": []}, "at least one"),
         ({"limit_s": 0}, "limit_s"),
         ({"observables": [{"class_path": "Errors", "init_args": {"files": ["nowhere.extxyz"]}}]}, "nowhere.extxyz"),
-        ({"observables": [{"class_path": "Erors"}]}, "Erors"),
+        ({"observables": [{"class_path": "Erors"}]}, "did you mean 'Errors'?"),
+        ({"observables": [{"class_path": "Errors", "init_args": {"file": ["{r}"]}}]}, "did you mean 'files'?"),
+        ({"observables": [{"class_path": "PairCurves", "init_args": {"elements": ["Xx"]}}]}, "no element"),
         ({"columns": {"a": {"class_path": "Foreign", "init_args": {"calculator_class": "no.Such"}}}}, "no.Such"),
         (
             {"observables": [{"class_path": "Cost", "init_args": {"structures": ["{r}"], "only": ["b"]}}]},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ase.io
 import jsonargparse
@@ -12,6 +16,31 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from finetune.errors import InputError
+
+NO_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+NO_OPTION = re.compile(r"class_path '([\w.]+)\.(\w+)':\s+Option '(\w+)' is not accepted")
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """A parser of YAML files that offers the nearest known class or setting."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Tell what is wrong and leave with status 2."""
+        super().error(message + nearest(message), ex)
+
+
+def nearest(message: str) -> str:
+    """What may have been meant by a class, or a setting of one, that a parser does not know; empty if nothing near."""
+    if found := NO_CLASS.search(message):
+        module, wrong = found.groups()
+        known = [name for name in dir(importlib.import_module(module)) if not name.startswith("_")]
+    elif found := NO_OPTION.search(message):
+        module, name, wrong = found.groups()
+        known = list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    else:
+        return ""
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def parser(command: str, description: str, usage: str | None = None) -> jsonargparse.ArgumentParser:
@@ -23,7 +52,7 @@ def parser(command: str, description: str, usage: str | None = None) -> jsonargp
         usage: what follows `finetune COMMAND` in its usage; None leaves that to the parser.
     """
     name = f"finetune {command}"
-    made = jsonargparse.ArgumentParser(prog=name, usage=usage and f"{name} {usage}", description=description)
+    made = Parser(prog=name, usage=usage and f"{name} {usage}", description=description)
     made.add_argument("-c", "--config", action="config", help="YAML file with any of the options; several stack")
     return made
 

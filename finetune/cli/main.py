@@ -31,6 +31,15 @@ COMMANDS = {
     "label": ("finetune.cli.label:run", "label structures by DFT (GPAW, Quantum ESPRESSO, CP2K, VASP)"),
 }
 
+# Failures of the file system that are a matter of the user's paths and disk.
+TOLD = {
+    *(errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT, errno.EFBIG),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+}
+    getattr(errno, name)
+    for name in ["ENOSPC", "EACCES", "EROFS", "ENOENT", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR"]
+}
+
 HELP = """usage: finetune COMMAND ...
 
 Fine-tune universal interatomic potentials on your DFT data, and see how far the result can be trusted.
@@ -72,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; what was finished is on disk, and --ckpt_path last goes on with a fit", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in TOLD:
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
 

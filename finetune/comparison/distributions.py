@@ -59,6 +59,8 @@ class Distributions(Observable):
         "coordination, difference from DFT": Tolerance(0.2, target=0.0),
     }
 
+    revision: ClassVar[int] = 2
+
     structures: Sequence[str]
     temperature_K: float = 600.0
     ps: float = 2.0

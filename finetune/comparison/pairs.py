@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
+from ase.data import atomic_numbers
 from scipy.interpolate import PchipInterpolator
 from scipy.signal import find_peaks
 
@@ -58,6 +59,13 @@ class PairCurves(Observable):
     shortest: float = 0.8
     longest: float = 6.0
     step: float = 0.05
+
+    def check(self) -> None:
+        """Refuse what is no element."""
+        super().check()
+        for element in self.elements:
+            if element not in atomic_numbers:
+                raise InputError(f"'{element}' of PairCurves is no element; give symbols such as Li")
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Every pair of elements on the grid of distances."""
