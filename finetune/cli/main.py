@@ -36,9 +36,6 @@ TOLD = {
     *(errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT, errno.EFBIG),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 }
-    getattr(errno, name)
-    for name in ["ENOSPC", "EACCES", "EROFS", "ENOENT", "EDQUOT", "EFBIG", "EEXIST", "ENOTDIR", "EISDIR"]
-}
 
 HELP = """usage: finetune COMMAND ...
 
