@@ -35,7 +35,7 @@ def command(*arguments: str | Path) -> int:
         return int(leave.code or 0)
 
 
-def process(*arguments: str | Path, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+def process(*arguments: str | Path, log: Path, cwd: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
     """`finetune ARGUMENTS` in a process of one thread, the first of its group; what it says goes to `log`."""
     script = Path(sys.executable).with_name("finetune")
     with log.open("wb") as stream:
@@ -44,6 +44,7 @@ def process(*arguments: str | Path, log: Path, **environment: str) -> subprocess
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=cwd,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
 

@@ -21,6 +21,7 @@ from finetune.adapting import Shifted, group_of
 from finetune.backbones.chgnet import CHGNet
 from finetune.calculators import calculator
 from finetune.cli.main import COMMANDS
+from finetune.data.reading import read
 
 from .commands import THEIR_WARNINGS, command, fit_arguments, labelled, write_parts
 from .tolerances import close
@@ -30,7 +31,7 @@ pytestmark = THEIR_WARNINGS
 ROWS = ["energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "forces_slope", "forces_cosine", "stress_mae"]
 RUN = {
     *("best.ckpt", "last.ckpt", "config.yaml", "provenance.json", "metrics.csv", "before.json", "after.json"),
-    *("parity-valid.png", "parity-test.png", "curves.png", "summary.md"),
+    *("parity-valid.png", "parity-test.png", "curves.png", "summary.md", "frames.json"),
 }
 
 
@@ -162,6 +163,9 @@ def test_provenance_says_how_a_run_was_made(run, files):
     assert content["data"]["files"]["train"] == str(files["train"])
     assert (content["data"]["train"], content["data"]["valid"]) == (8, 4)
     assert len(content["data"]["sha256"]) == 64
+    fitted = json.loads((run / "frames.json").read_text())
+    assert {part: len(hashes) for part, hashes in fitted.items()} == {"train": 8, "valid": 4}
+    assert fitted["train"] == [frame.structure_hash[:16] for frame in read(str(files["train"]))]
 
 
 def test_the_same_config_gives_the_same_weights_again(run, files, tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
 from finetune import comparison
+from finetune.adapting import Shifted
+from finetune.calculators import PotentialCalculator
 from finetune.comparison import (
     Compression,
     Energies,
@@ -36,13 +41,25 @@ from finetune.comparison import (
 )
 from finetune.comparison.cells import key
 from finetune.comparison.columns import column
-from finetune.comparison.figures import Curve, Figure, Measured, class_of, judge
+from finetune.comparison.drawing import panels
+from finetune.comparison.figures import (
+    Curve,
+    Figure,
+    Judged,
+    Measured,
+    Verdict,
+    binomial,
+    class_of,
+    judge,
+    overall,
+    times,
+)
 from finetune.comparison.report import Told
 from finetune.errors import InputError
 from finetune.files import locked
 from finetune.labelling.executors import dask
 
-from .commands import command, process
+from .commands import CONFIGS, THEIR_WARNINGS, command, process
 
 BROKEN = """
 import time
@@ -155,9 +172,9 @@ def test_a_perfect_copy_is_within_and_each_spoiled_one_is_beyond_in_its_own_row(
     }
     found = compare({"DFT": dft(data), "copy": EMT(), **spoiled}, rows(data), tmp_path / "c", "DFT", progress=False)
     names = ["Errors on labelled frames", "Equations of state", "Pair curves"]
-    assert [found.verdict(row, "copy")[0] for row in names] == ["within"] * 3
+    assert [found.verdict(row, "copy").word for row in names] == ["within"] * 3
     for part, wrong in zip(spoiled, names, strict=True):
-        verdicts = {row: found.verdict(row, part)[0] for row in names}
+        verdicts = {row: found.verdict(row, part).word for row in names}
         assert verdicts.pop(wrong) in ("off", "beyond"), (part, verdicts)
         assert set(verdicts.values()) == {"within"}, part
 
@@ -170,9 +187,9 @@ def test_what_raises_hangs_dies_or_gives_no_number_costs_its_own_cells_only(data
     assert time.monotonic() - begin < 60
     for observable in observables:
         row = observable.name()
-        assert found.verdict(row, "EMT")[0] == "within"
+        assert found.verdict(row, "EMT").word == "within"
         assert "the licence server is asleep" in found.results[row, "Raises"].error
-        assert "number" in found.results[row, "Nothing"].error or found.verdict(row, "Nothing")[0] == "beyond"
+        assert "number" in found.results[row, "Nothing"].error or found.verdict(row, "Nothing").word == "beyond"
         assert "not finished after 6 s" in found.results[row, "Hangs"].error
         assert "died" in found.results[row, "Dies"].error
     page = write_report(found, tmp_path / "c").read_text()
@@ -298,9 +315,107 @@ def test_cells_are_only_those_that_are_wanted(data, broken, tmp_path):
     spoiled = Foreign("broken_calculators.Spoiled", {"part": "forces", "factor": 1.5})
     columns = {"EMT": EMT(), "again": EMT(), "spoiled": spoiled}
     found = compare(columns, [wanted], tmp_path / "c", progress=False)
-    assert found.verdict("Forgetting", "EMT")[0] == "within"
-    assert found.verdict("Forgetting", "spoiled")[0] == "beyond"
-    assert found.verdict("Forgetting", "again")[0] == "none"
+    assert found.verdict("Forgetting", "EMT").word == "within"
+    assert found.verdict("Forgetting", "spoiled").word == "beyond"
+    assert found.verdict("Forgetting", "again").word == "none"
+
+
+@THEIR_WARNINGS
+def test_a_model_that_is_judged_by_frames_it_was_trained_on_is_told_of_everywhere(data, root, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command("fit", *CONFIGS, "--trainer.default_root_dir", run, f"--data.train={data['rattled']}",
+                   f"--data.valid={data['volumes']}", "--data.split=[0.5,0.5,0]") == 0  # fmt: skip
+    few = [ase.io.read(data["rattled"], 0), ase.io.read(data["rattled"], 1)]
+    few.append(labelled(bulk("Cu", "fcc", a=3.7, cubic=True), "other", "crystal"))
+    ase.io.write(tmp_path / "test.extxyz", few, format="extxyz")
+    columns = {"DFT": Labels([str(tmp_path / "test.extxyz")]), "own": str(run), "other": EMT()}
+    found = compare(columns, [Errors(files=[str(tmp_path / "test.extxyz")])], tmp_path / "c", progress=False)
+    row = "Errors on labelled frames"
+    assert found.warnings == {(row, "own"): "trained on 2 of these 3 frames"}
+    page = write_report(found, tmp_path / "c").read_text()
+    assert page.count("⚠ trained on 2 of these 3 frames") == 2  # in the matrix and in the section
+    assert "⚠ trained on 2 of these 3 frames" in (tmp_path / "c" / "report.md").read_text()
+    shutil.copytree(run, tmp_path / "unlisted")
+    (tmp_path / "unlisted" / "frames.json").unlink()
+    assert Model(str(tmp_path / "unlisted")).fitted_to() == {}
+
+
+def test_energies_count_as_they_come_only_where_the_model_was_fitted_to_them(data, tmp_path):
+    class Off(EMT):
+        def calculate(self, *arguments) -> None:
+            super().calculate(*arguments)
+            self.results["energy"] = self.results["free_energy"] = self.results["energy"] + 0.5 * len(self.atoms)
+
+    errors = Errors(files=[data["rattled"]])
+    foreign = errors.measure(Off(), tmp_path).by_name()
+    assert foreign["energy MAE"].value == pytest.approx(0.0, abs=1e-3)
+    assert foreign["energy MAE without a shift"].value == pytest.approx(500.0)
+    lithium = [labelled(bulk("Al", "fcc", a=4.05, cubic=True), f"a{k}", "crystal") for k in range(4)]
+    for k, atoms in enumerate(lithium):
+        atoms.rattle(0.05, seed=k)
+        atoms.symbols[:] = "Li"
+    ase.io.write(tmp_path / "li.extxyz", lithium, format="extxyz")
+    errors = Errors(files=[str(tmp_path / "li.extxyz")])
+    potential = Model("mace:mini").potential()
+    plain = errors.measure(PotentialCalculator(potential, "cpu"), tmp_path).by_name()
+    off = plain["energy MAE without a shift"].value / 1000  # all errors have one sign, so this is their mean
+    assert off > 0.1
+    moved = [Shifted(potential, {3: sign * off + 0.5}) for sign in (1.0, -1.0)]
+    ours = [errors.measure(PotentialCalculator(one, "cpu"), tmp_path).by_name() for one in moved]
+    assert min(abs(found["energy MAE"].value - 500.0) for found in ours) < 1.0
+    for found in ours:
+        assert found["energy MAE after a shift"].value == pytest.approx(plain["energy MAE"].value, abs=0.01)
+
+
+def test_the_only_recorded_labels_are_what_is_judged_by(data, tmp_path):
+    found = compare({"EMT": EMT(), "DFT": dft(data)}, rows(data)[:1], tmp_path / "c", progress=False)
+    assert found.reference == "DFT"
+    assert found.verdict("Errors on labelled frames", "DFT").word == "told"
+    none = compare({"a": EMT(), "b": EMT()}, rows(data)[:1], tmp_path / "c", progress=False)
+    assert none.reference is None
+
+
+def test_a_report_on_a_part_says_what_is_not_there_yet(data, tmp_path):
+    columns = {"DFT": dft(data), "EMT": EMT()}
+    compare(columns, rows(data)[:1], tmp_path / "c", progress=False)
+    part = compare(columns, rows(data)[:2], tmp_path / "c", progress=False, computed=False)
+    assert part.verdict("Errors on labelled frames", "EMT").word == "within"
+    assert "not computed yet" in part.results["Equations of state", "EMT"].error
+    write_report(part, tmp_path / "c")
+    assert "- no result: Equations of state, EMT: not computed yet" in (tmp_path / "c" / "report.md").read_text()
+
+
+def test_without_a_terminal_each_cell_is_a_line(data, broken, tmp_path, capfd):
+    columns = {"EMT": EMT(), "wrong": Foreign("broken_calculators.Raises")}
+    compare(columns, rows(data)[:1], tmp_path / "c")
+    said = capfd.readouterr().err
+    assert re.search(r"compare 2/2: Errors on labelled frames, \w+: ", said)
+    assert "no result: RuntimeError: the licence server is asleep" in said
+    compare(columns, rows(data)[:1], tmp_path / "c")
+    assert "compare: 1 of 2 cells are there already" in capfd.readouterr().err
+
+
+def test_the_plots_show_what_is_right_and_say_where_they_are_cut():
+    right = Curve("a", [0.0, 1.0], [0.0, 1.0], "x", "y")
+    near, far = Curve("a", [0.0, 1.0], [0.1, 1.2], "x", "y"), Curve("a", [0.0, 1.0], [0.1, 1e6], "x", "y")
+    figure = panels({"DFT": [right], "near": [near], "far": [far]}, "DFT", ["DFT", "near", "far"])
+    assert figure is not None
+    assert [trace.name for trace in figure.data] == ["far", "near", "DFT"]  # what is right on top
+    low, high = figure.layout.yaxis.range
+    assert -2 < low < 0
+    assert 1.2 < high <= 3
+    assert figure.layout.annotations[0].text == "a (cut off)"
+    whole = panels({"DFT": [right], "near": [near]}, "DFT", ["DFT", "near"])
+    assert whole is not None
+    assert whole.layout.yaxis.range is None
+    shares = Curve("s", [0.0, 1.0], [100.0, 100.0], "x", "y", limits=(0.0, 105.0))
+    steps = panels({"near": [shares]}, None, ["near"])
+    assert steps is not None
+    assert steps.layout.yaxis.range[0] < 100 < steps.layout.yaxis.range[1] <= 105
+    parity = Curve("p", [0.0, 1.0], [0.0, 1.0], "x", "y", style="points", diagonal=True)
+    drawn = panels({"DFT": [parity], "near": [parity]}, "DFT", ["DFT", "near"])
+    assert drawn is not None
+    assert [trace.name for trace in drawn.data if trace.name] == ["near"]  # DFT beside itself says nothing
 
 
 def test_the_page_holds_all_that_it_shows(data, tmp_path):
@@ -313,6 +428,8 @@ def test_the_page_holds_all_that_it_shows(data, tmp_path):
         assert words in outside
     table = (tmp_path / "c" / "report.md").read_text()
     assert "| Equations of state | ● 0×" in table
+    assert "V0 1 %; B0 0.5 GPa + 5 %; Δ 3 meV/atom (right: 0)." in outside
+    assert "Passes within: spurious minima 0.05 (right: 0); falls at contact 0.05 (right: 0)." in outside
 
 
 @pytest.mark.filterwarnings("default")  # of wandb's own
@@ -346,6 +463,40 @@ def test_classes_are_multiples_of_the_uncertainty(ratio, word):
     assert class_of(float(ratio)) == word
 
 
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        *((0.0, "0×"), (0.96, "1.0×"), (1.0, "1.0×"), (1.03, "1.03×"), (3.002, "3.002×"), (9.96, "10.0×")),
+        *((10.01, "10.01×"), (150.2, "150×"), (np.inf, "∞"), (np.nan, "")),
+    ],
+)
+def test_a_distance_is_never_rounded_to_the_limit_that_it_is_beyond(ratio, text):
+    assert times(float(ratio)) == text
+
+
+def test_a_failure_does_not_hide_a_distance_nor_a_distance_a_failure():
+    near, far = Judged(Figure("Li", "V0", 20.0), 21.0, 2.0), Judged(Figure("P", "V0", 20.0), 21.0, 7.0)
+    dip, none = (
+        Judged(Figure("S-S", "dips", 1.0), 0.0, 20.0, strict=True),
+        Judged(Figure("S", "B0", math.nan), 9.0, math.inf),
+    )
+    good = Judged(Figure("P-P", "dips", 0.0), 0.0, 0.0, strict=True)
+    assert overall([near, far, good]) == Verdict("off", "7.0×", "P: V0")
+    told = overall([near, dip, far, good, none])
+    assert told == Verdict(
+        "beyond", "7.0×, 1 fails, 1 without a number", "P: V0; fails: S-S: dips; without a number: S"
+    )
+    assert overall([good]) == Verdict("within", "passes")
+    assert overall([dip]).brief == "1 fails"
+    assert overall([Judged(Figure("", "told", 3.0), None, math.nan)]).word == "told"
+
+
+def test_the_share_of_cases_that_pass_has_the_textbook_interval():
+    assert binomial(0, 10) == (0.0, pytest.approx(100 * (1 - 0.025**0.1)))
+    low, high = binomial(5, 10)  # Clopper and Pearson's own example
+    assert (low, high) == (pytest.approx(18.7, abs=0.1), pytest.approx(81.3, abs=0.1))
+
+
 def test_a_figure_is_judged_by_dft_a_target_or_not_at_all():
     limits = {"V0": Tolerance(0.1, 0.01), "share": Tolerance(5.0, target=0.0)}
     figures = [Figure("Li", "V0", 21.0), Figure("", "share", 10.0), Figure("", "told", 3.0), Figure("P", "V0", 1.0)]
@@ -367,6 +518,7 @@ def test_what_is_measured_comes_back_from_json_with_its_gaps():
     assert np.isnan(again.figures[0].value)
 
 
+FOREIGN = "finetune.comparison.Foreign"
 CONFIG = """
 columns:
   DFT: {{class_path: finetune.comparison.Labels, init_args: {{files: [{rattled}, {volumes}]}}}}
@@ -405,6 +557,11 @@ def test_a_comparison_that_is_killed_goes_on_with_what_is_not_there(data, broken
     ("change", "message"),
     [
         ({"reference": "DTF"}, "DFT"),
+        ({"columns": {"a": None}}, "the column a is empty"),
+        (
+            {"columns": {"a": {"class_path": "Foreign", "init_args": {"calculator_class": "ase.calculators.emt.ETM"}}}},
+            "did you mean 'ase.calculators.emt.EMT'?",
+        ),
         ({"columns": {"a": "chgnett"}}, "chgnet"),
         ({"columns": {"a": "chgnet"}, "observables": []}, "at least one"),
         ({"limit_s": 0}, "limit_s"),
@@ -443,6 +600,51 @@ def test_mistakes_are_told_without_a_traceback(change, message, data, tmp_path, 
     said = capsys.readouterr()
     assert "Traceback" not in said.err + said.out
     assert message in said.err
+
+
+def test_a_calculator_class_in_the_working_directory_is_found(data, tmp_path):
+    (tmp_path / "mine_only_here.py").write_text("from ase.calculators.emt import EMT as Mine\n")
+    config = {
+        "columns": {
+            "DFT": {"class_path": "finetune.comparison.Labels", "init_args": {"files": [data["rattled"]]}},
+            "mine": {"class_path": FOREIGN, "init_args": {"calculator_class": "mine_only_here.Mine"}},
+        },
+        "observables": [{"class_path": "finetune.comparison.Errors", "init_args": {"files": [data["rattled"]]}}],
+    }  # fmt: skip
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    words = ("compare", "-c", "c.yaml", "--output", "out")
+    assert process(*words, log=tmp_path / "log", cwd=tmp_path).wait() == 0, (tmp_path / "log").read_text()
+    assert "●" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_a_stop_at_any_time_says_how_to_go_on_and_leaves_a_report(data, broken, tmp_path):
+    config = tmp_path / "compare.yaml"
+    config.write_text(CONFIG.format(**data))
+    words = ("compare", "-c", config, "--output", tmp_path / "c")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    running = process(*words, log=tmp_path / "log", PYTHONPATH=path)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "c" / "cells").glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) == 130
+    said = (tmp_path / "log").read_text()
+    assert "the same command goes on" in said
+    assert "ckpt_path" not in said
+    assert "Traceback" not in said
+    assert "not computed yet" in (tmp_path / "c" / "report.md").read_text()
+
+
+def test_a_comparison_without_any_result_ends_with_status_1(data, broken, tmp_path, capsys):
+    config = yaml.safe_load(CONFIG.format(**data))
+    config["columns"]["slow"]["init_args"]["calculator_class"] = "broken_calculators.Raises"
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert command("compare", "-c", tmp_path / "c.yaml", "--output", tmp_path / "out") == 1
+    assert (
+        "no result: Errors on labelled frames, slow: RuntimeError: the licence server is asleep"
+        in capsys.readouterr().out
+    )
+    assert "the licence server is asleep" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_a_calculator_that_cannot_be_sent_says_what_to_do():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from finetune.comparison import (
     Tolerance,
     Transport,
 )
-from finetune.comparison.figures import Figure, Measured, judge
+from finetune.comparison.figures import Figure, Measured, Verdict, judge
 from finetune.comparison.labelled import from_interface
 from finetune.comparison.pairs import minima
 from finetune.comparison.states import State, reaction
@@ -109,7 +110,21 @@ def test_too_few_volumes_give_no_fit_and_say_so(tmp_path):
     files = write(tmp_path / "v.extxyz", volumes(4))
     measured = EquationOfState(files=files).measure(lennard_jones(EPSILON, SIGMA, 3 * SIGMA), tmp_path)
     assert np.isnan(figure(measured, "V0"))
-    assert "no fit to 4 volumes" in measured.notes[0]
+    assert measured.notes == ["Cu: 4 volumes, and a fit takes 5"]
+
+
+def test_a_phase_without_a_minimum_says_where_it_was_looked_for_and_its_curve_is_judged_still(tmp_path):
+    files = write(tmp_path / "v.extxyz", volumes())
+    eos, own = EquationOfState(files=files), lennard_jones(EPSILON, SIGMA, 3 * SIGMA)
+    reference, squeezed = eos.measure(own, tmp_path), lennard_jones(EPSILON, 0.8 * SIGMA, 3 * SIGMA)
+    measured = eos.measure(squeezed, tmp_path)
+    lowest, highest = measured.curves[0].x[0], measured.curves[0].x[-1]
+    assert f"no minimum in {lowest:.1f} to {highest:.1f} Å³/atom, lowest at {lowest:.1f}" in measured.notes[0]
+    judged = judge([*measured.figures, *eos.against(measured, reference)], reference, eos.limits(), eos.strict)
+    verdict = eos.verdict(measured, judged)
+    assert verdict.word == "beyond"
+    assert re.fullmatch(r"\d+\.\d×, 1 without a minimum", verdict.brief)
+    assert "Δ" in verdict.detail
 
 
 def phases(tmp_path: Path) -> list[str]:
@@ -195,7 +210,7 @@ def test_a_potential_that_falls_at_short_distance_has_holes_and_lennard_jones_ha
     files = write(tmp_path / "c.extxyz", rattled())
     well = lennard_jones(EPSILON, SIGMA, 3 * SIGMA)
     whole = Compression(files=files, most=4, pressure_GPa=300.0).measure(well, tmp_path)
-    assert figure(whole, "share with a hole") == 0
+    assert figure(whole, "share with a hole so far") == 0  # of four structures
 
     def energy(r):
         return well.energy(r) - 400 * np.maximum(2.3 - r, 0) ** 2
@@ -206,13 +221,50 @@ def test_a_potential_that_falls_at_short_distance_has_holes_and_lennard_jones_ha
     assert len(broken.curves) == 4
 
 
+def test_few_structures_or_short_runs_pass_no_verdict_and_many_tell_their_interval(tmp_path):
+    well = lennard_jones(EPSILON, SIGMA, 6.0)
+    words = []
+    for count, ps in ((4, 0.2), (5, 0.2), (5, 0.02)):
+        files = write(tmp_path / f"c{count}.extxyz", [fcc(cubic=True) for _ in range(count)])
+        holes = Compression(files=files, pressure_GPa=1.0)
+        found = holes.measure(well, tmp_path)
+        words.append(holes.verdict(found, judge(found.figures, None, holes.limits(), holes.strict)))
+        runs = Stability(structures=files, temperatures_K=(30.0,), ps=ps)
+        found = runs.measure(well, tmp_path / f"{count}-{ps}")
+        words.append(runs.verdict(found, judge(found.figures, None, runs.limits(), runs.strict)))
+    assert [verdict.word for verdict in words] == ["told", "told", "within", "within", "within", "told"]
+    assert words[0].brief == "none of 4: too few to judge"
+    assert words[1] == Verdict("told", "too short to judge", "4 runs of 0.2 ps, none fails; 30 K")
+    assert words[2] == Verdict("within", "none of 5 has a hole", "0 to 52 % (95 %)")  # 1 - 0.025**(1/5)
+    assert words[3] == Verdict("within", "none of 5 runs of 0.2 ps fails", "30 K; survival 48 to 100 % (95 %)")
+    assert words[5].brief == "too short to judge"
+
+
+def test_a_dip_behind_a_wall_that_nothing_climbs_is_told_and_one_within_reach_fails(tmp_path):
+    well = morse(0.9, 1.4, 2.7)
+
+    def energy(r, wall):
+        dip = 0.5 * wall * np.exp(-(((r - 1.0) / 0.1) ** 2))  # at 1 Å, half as deep as the wall is high
+        return np.where(r < 1.5, wall - dip, np.minimum(wall, well.energy(r)))
+
+    for wall, fails in ((2.0, 1), (40.0, 0)):
+        curves = PairCurves(elements=["Li"])
+        measured = curves.measure(Pairs(lambda r, w=wall: energy(r, w), well.slope, 12.0), tmp_path)
+        assert figure(measured, "spurious minima", "Li-Li") == fails
+        assert figure(measured, "dips out of reach", "Li-Li") == 1 - fails
+        text = f"Li-Li: spurious minimum at 1.00 Å, +{wall / 2:.2g} eV, behind a wall of {wall:.2g} eV"
+        assert measured.notes == [text + ("" if fails else ", out of reach")]
+        verdict = curves.verdict(measured, judge(measured.figures, None, curves.limits(), curves.strict))
+        assert (verdict.word, verdict.brief) == (("beyond", "1 fails") if fails else ("within", "passes"))
+
+
 def test_a_hole_at_contact_or_no_numbers_are_no_good_pair_curve(tmp_path):
     well = morse(0.9, 1.4, 2.7)
 
     def energy(r):
         return well.energy(r) - 400 * np.maximum(1.4 - r, 0) ** 2
 
-    pit = PairCurves(elements=["Li"]).measure(Pairs(energy, well.slope, 12.0), tmp_path)
+    pit = PairCurves(elements=["Li"], reach_eV=30.0).measure(Pairs(energy, well.slope, 12.0), tmp_path)
     assert figure(pit, "falls at contact", "Li-Li") == 1
     assert figure(pit, "spurious minima", "Li-Li") == 0
     collapse = PairCurves(elements=["Li"]).measure(Pairs(lambda r: -30 / r**2, well.slope, 12.0), tmp_path)
@@ -239,6 +291,15 @@ def test_recorded_pairs_take_the_lowest_spin_state_and_skip_what_is_not_known(tm
     assert figure(measured, "distance of the minimum", "Li-Li") == pytest.approx(2.7, abs=0.02)
     files = write(tmp_path / "short.extxyz", frames[:40])
     assert not observable.recorded(Labels(files).calculator(), tmp_path).figures  # no zero of energy
+    whole = write(tmp_path / "both.extxyz", frames)
+    both = PairCurves(elements=["Li", "S"]).recorded(Labels([*whole, *files]).calculator(), tmp_path)
+    assert both.notes == ["Li-S: no pair is recorded", "S-S: no pair is recorded"]
+    near = [atoms for atoms in frames if atoms.get_distance(0, 1) < 2.6]
+    for atoms in near:
+        atoms.symbols = ["Li", "S"]
+    short = write(tmp_path / "near.extxyz", near)
+    both = PairCurves(elements=["Li", "S"]).recorded(Labels([*whole, *short]).calculator(), tmp_path)
+    assert "Li-S: 13 distances from 1.00 to 2.54 Å are recorded" in both.notes[0]
 
 
 def test_errors_of_both_sides_count_when_figures_are_judged():
@@ -264,6 +325,7 @@ def test_errors_of_scaled_forces_are_known(tmp_path):
     assert figure(measured, "forces slope") == pytest.approx(0.8)
     assert figure(measured, "forces MAE") == pytest.approx(1000 * 0.2 * np.abs(forces).mean())
     assert figure(measured, "energy MAE") == pytest.approx(0.0, abs=1e-4)  # digits of the file
+    assert "after a shift of 1 numbers" in measured.notes[1]
     parts = [f for f in measured.figures if f.kind == "forces MAE of a part"]
     assert parts
     assert parts[-1].value > parts[0].value  # a share of a larger force is more
@@ -366,7 +428,7 @@ def test_stable_dynamics_survive_and_unstable_ones_are_told_with_their_guard(tmp
     files = write(tmp_path / "s.extxyz", [fcc(cubic=True)])
     settings = {"structures": files, "temperatures_K": (300.0,), "ps": 0.2, "most": 1}
     good = Stability(**settings).measure(lennard_jones(EPSILON, SIGMA, 6.0), tmp_path / "good")
-    assert figure(good, "survived") == 100
+    assert figure(good, "survived so far") == 100  # one run is no verdict
     assert list(good.curves[0].y) == [100, 100]
     well = lennard_jones(EPSILON, SIGMA, 6.0)
     attractive = Pairs(lambda r: -30 / r**2, lambda r: 60 / r**3, well.cutoff)

@@ -17,7 +17,8 @@ from finetune.comparison.columns import Column
 from finetune.comparison.compare import Comparison
 from finetune.comparison.compare import compare as compare_all
 from finetune.comparison.observable import Observable
-from finetune.comparison.report import SYMBOLS, Told, times, write_report
+from finetune.comparison.report import SYMBOLS, Told, write_report
+from finetune.errors import InputError
 from finetune.training.run import versions
 
 
@@ -36,7 +37,7 @@ def run(arguments: list[str]) -> int:
 
 
 def compare(
-    columns: dict[str, str | list[str] | Column],
+    columns: dict[str, str | list[str] | Column | None],
     observables: list[Observable],
     output: Path,
     reference: str | None = None,
@@ -48,33 +49,43 @@ def compare(
 ) -> int:
     """Measure every observable on every column and write report.html, report.json and report.md.
 
+    Exit status 1 where no potential gave any result, 130 after a stop, which leaves a report on what is there.
+
     Args:
         columns: by name, a model name, run directory or checkpoint; a list of them for a committee; any ASE calculator
             (`class_path: finetune.comparison.Foreign`); labelled files as DFT (`finetune.comparison.Labels`).
         observables: what is measured, by `class_path`.
         output: directory of the report and of the cells, which are computed once.
-        reference: name of the column that the others are judged by.
+        reference: name of the column that the others are judged by; null takes the only column of recorded labels.
         executor: where cells run, a `concurrent.futures.Executor` by `class_path`; null for processes here.
         limit_s: longest time of one cell, s.
         title: heading of the report.
         wandb_project: log the same tables and plots to this project of Weights & Biases.
         told: commands and configuration for the report.
     """
-    try:
-        comparison = compare_all(columns, observables, output, reference, executor, limit_s)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is not there yet", file=sys.stderr)
-        return 130
+    wanted = {name: given for name, given in columns.items() if given is not None}
+    for name in columns:
+        if name not in wanted:
+            raise InputError(f"the column {name} is empty; give a model name, a list of them, or a class_path")
     story = told or Told(title, versions=versions())
+    try:
+        comparison = compare_all(wanted, observables, output, reference, executor, limit_s)
+    except KeyboardInterrupt:
+        page = write_report(compare_all(wanted, observables, output, reference, computed=False), output, story)
+        print(f"stopped; the same command goes on. Report on what is there: {page}", file=sys.stderr)
+        return 130
     page = write_report(comparison, output, story)
     Console().print(table(comparison))
-    for (row, name), result in comparison.results.items():
-        if result.error and name != comparison.reference:
-            print(f"no result: {row}, {name}: {result.error}")
+    others = {where: result for where, result in comparison.results.items() if where[1] != comparison.reference}
+    failed = {where: result.error for where, result in others.items() if result.measured is None}
+    for (row, name), error in failed.items():
+        print(f"no result: {row}, {name}: {error}")
+    for (row, name), text in comparison.warnings.items():
+        print(f"beware: {row}, {name}: {text}")
     print(f"report: {page}")
     if wandb_project is not None:
         wandb_record.log(comparison, story, wandb_project, output)
-    return 0
+    return 1 if others and len(failed) == len(others) else 0
 
 
 def table(comparison: Comparison) -> Table:
@@ -87,7 +98,8 @@ def table(comparison: Comparison) -> Table:
     for row in comparison.observables:
         cells = []
         for name in names:
-            verdict, far = comparison.verdict(row, name)
-            cells.append(f"{SYMBOLS[verdict]} {times(far.ratio) if far else ''}" if verdict != "none" else "")
+            verdict = comparison.verdict(row, name)
+            known = " ⚠" if (row, name) in comparison.warnings else ""
+            cells.append(f"{SYMBOLS[verdict.word]} {verdict.brief.strip('–')}{known}".strip())
         shown.add_row(row, *cells)
     return shown

@@ -59,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     A command may give another status: that of `doctor` is 1 where training should not go on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:
+        sys.path.append("")  # classes of the user's own in the working directory, after all that is installed
     try:
         command = arguments[0] if arguments else "--help"
         if command in ("-h", "--help"):
@@ -75,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _tell(str(error))
     except KeyboardInterrupt:
-        print("stopped; what was finished is on disk, and --ckpt_path last goes on with a fit", file=sys.stderr)
+        remedy = "--ckpt_path last goes on with a fit" if arguments[:1] == ["fit"] else "the same command goes on"
+        print(f"stopped; what was finished is on disk, and {remedy}", file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in TOLD:

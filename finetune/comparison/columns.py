@@ -25,6 +25,7 @@ from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.labelling.calculated import Calculated, build
 from finetune.potential import Potential
+from finetune.training.run import FITTED
 
 
 class Column(ABC):
@@ -41,6 +42,10 @@ class Column(ABC):
     @abstractmethod
     def provenance(self) -> dict[str, str]:
         """What it is and where it comes from, by words for the report."""
+
+    def fitted_to(self) -> dict[str, set[str]]:
+        """Beginnings of the hashes of structures that it was trained (`train`) and validated (`valid`) on, if known."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,15 @@ class Model(Column):
             facts = _of_run(Path(name)) if Path(name).exists() else {}
             told |= {(f"{key} of {name}" if len(names) > 1 else key): value for key, value in facts.items()}
         return told
+
+    def fitted_to(self) -> dict[str, set[str]]:
+        """What the run directories of the model, or of all members, list."""
+        names = [] if isinstance(self.model, Potential) else [self.model] if isinstance(self.model, str) else self.model
+        found: dict[str, set[str]] = {}
+        for name in names:
+            for part, hashes in _frames_of_run(Path(name)).items():
+                found[part] = found.get(part, set()) | hashes
+        return found
 
 
 @dataclass(frozen=True)
@@ -243,6 +257,16 @@ def _weights(potential: Potential) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return f"{potential.kind} {digest.hexdigest()[:16]}"
+
+
+def _frames_of_run(place: Path) -> dict[str, set[str]]:
+    """Beginnings of the hashes of the frames that a run was fitted to, by part; nothing where it does not list them."""
+    directory = place if place.is_dir() else place.parent
+    try:
+        content: Mapping[str, list[str]] = json.loads((directory / FITTED).read_text())
+        return {part: set(content[part]) for part in ("train", "valid")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _of_run(place: Path) -> dict[str, str]:

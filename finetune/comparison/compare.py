@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from finetune.comparison import cells as one
 from finetune.comparison.cells import Cell, Result
-from finetune.comparison.columns import Column, Given, column
-from finetune.comparison.figures import Figure, Judged, class_of, judge, worst
+from finetune.comparison.columns import Column, Given, Labels, column
+from finetune.comparison.figures import Figure, Judged, Verdict, judge
 from finetune.comparison.observable import Observable
 from finetune.data.caching import QUIET_S
 from finetune.errors import InputError, unknown
 from finetune.files import locked
 from finetune.labelling.executors import withdraw
+from finetune.training.run import HASH
 
 LONGEST_S = 1e6  # a time limit that can be waited for
 
@@ -34,6 +36,7 @@ class Comparison:
         results: what became of each cell, by heading and name of the column.
         reference: name of the column that the others are judged by; None where there is none.
         provenance: what each column is, by name.
+        warnings: by heading and name of the column, how many of the frames that a cell is judged by its model knows.
     """
 
     columns: Mapping[str, Column]
@@ -41,6 +44,7 @@ class Comparison:
     results: Mapping[tuple[str, str], Result]
     reference: str | None
     provenance: Mapping[str, Mapping[str, str]]
+    warnings: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def judged(self, row: str, name: str) -> list[Judged]:
         """Figures of a cell beside the reference; none where it failed or was not wanted."""
@@ -55,20 +59,21 @@ class Comparison:
         if reference is not None:
             own += observable.against(result.measured, reference)
             there = {figure.name for figure in own}
-            lacking = [f for f in reference.figures if f.name not in there and f.kind in limits]
+            wanted = [f for f in reference.figures if f.kind in limits and f.kind not in observable.strict]
+            lacking = [figure for figure in wanted if figure.name not in there]
             own += [replace(figure, value=math.nan, low=None, high=None) for figure in lacking]
-        return judge(own, reference, limits)
+        return judge(own, reference, limits, observable.strict)
 
-    def verdict(self, row: str, name: str) -> tuple[str, Judged | None]:
-        """Class of a cell (`within`, `near`, `off`, `beyond`, `told`, `failed`, `none`) and its worst figure."""
+    def verdict(self, row: str, name: str) -> Verdict:
+        """A cell in a few words: its class, what it says, of which figure."""
         result = self.results.get((row, name))
-        if result is None:
-            return "none", None
+        if result is None or (name == self.reference and result.error == one.NOTHING):
+            return Verdict("none")
         if result.measured is None:
-            return "failed", None
-        far = worst(self.judged(row, name))
-        strict = self.observables[row].strict
-        return ("told", None) if far is None else (class_of(far.ratio, strict), far)
+            return Verdict("failed", result.error.split(":")[0].split("(")[0][:48])
+        if name == self.reference:
+            return Verdict("told", "–")
+        return self.observables[row].verdict(result.measured, self.judged(row, name))
 
 
 def compare(
@@ -79,6 +84,7 @@ def compare(
     executor: Executor | None = None,
     limit_s: float = 900.0,
     progress: bool = True,
+    computed: bool = True,
 ) -> Comparison:
     """Measure every observable on every calculator.
 
@@ -91,17 +97,21 @@ def compare(
             calculator, or a `Model`, `Foreign` or `Labels`.
         observables: the rows.
         directory: where cells are kept.
-        reference: name of the column that the others are judged by, usually DFT.
+        reference: name of the column that the others are judged by, usually DFT; None takes the only column of
+            recorded labels, where there is one.
         executor: where cells run, any `concurrent.futures.Executor`; default: one process for each core here. It is
             shut down at the end.
         limit_s: longest time of a cell, s.
-        progress: show a bar.
+        progress: show a bar, or a line for each cell where there is no terminal.
+        computed: compute what is not there; False takes what is kept, for a report on a part.
 
     Raises:
         InputError: a setting that cannot work, before anything is computed.
     """
     columns = {name: column(given) for name, given in calculators.items()}
     rows = _named(observables)
+    labels = [name for name, maker in columns.items() if isinstance(maker, Labels)]
+    reference = labels[0] if reference is None and len(labels) == 1 else reference
     _check(columns, rows, reference, limit_s)
     identities = {name: maker.identity() for name, maker in columns.items()}
     place = Path(directory) / "cells"
@@ -112,37 +122,83 @@ def compare(
         if not rows[row].only or name in rows[row].only or name == reference
     }
     provenance = {name: maker.provenance() for name, maker in columns.items()}
+    warnings = {(row, name): text for row in rows for name, text in _known(rows[row], columns).items()}
     with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
-        results = _run(cells, executor, progress)
-    return Comparison(columns, rows, results, reference, provenance)
+        results = _run(cells, executor, progress) if computed else _kept(cells)
+    return Comparison(columns, rows, results, reference, provenance, warnings)
+
+
+def _known(observable: Observable, columns: Mapping[str, Column]) -> dict[str, str]:
+    """Columns whose models were fitted to frames that an observable judges by, and to how many."""
+    judged = {frame.structure_hash[:HASH] for frame in observable.learnable()}
+    words = {"train": "trained on", "valid": "validated on"}
+    found: dict[str, str] = {}
+    for name, maker in columns.items() if judged else ():
+        counts = {part: len(judged & hashes) for part, hashes in maker.fitted_to().items()}
+        texts = [f"{words[part]} {count} of these {len(judged)} frames" for part, count in counts.items() if count]
+        found |= {name: ", ".join(texts)} if texts else {}
+    return found
+
+
+def _kept(cells: Mapping[tuple[str, str], Cell]) -> dict[tuple[str, str], Result]:
+    """What has been computed; the other cells say that they have not been."""
+    later = Result(None, "not computed yet; the same command goes on")
+    return {where: one.kept(cell) or later for where, cell in cells.items()}
 
 
 def _run(
     cells: Mapping[tuple[str, str], Cell], executor: Executor | None, progress: bool
 ) -> dict[tuple[str, str], Result]:
     """The results of cells: those that are kept, and the others, each key once; those that want to be alone last."""
-    distinct = {cell.key: cell for cell in cells.values()}
-    found = {key: result for key, cell in distinct.items() if (result := one.kept(cell)) is not None}
-    todo = [cell for key, cell in distinct.items() if key not in found]
+    distinct = {cell.key: (where, cell) for where, cell in cells.items()}
+    found = {key: result for key, (_, cell) in distinct.items() if (result := one.kept(cell)) is not None}
+    todo = [cell for key, (_, cell) in distinct.items() if key not in found]
     together: dict[Future[Result], str] = {}
     pool = executor or ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))))
-    hidden = None if progress else True
-    with tqdm(total=len(distinct), desc="compare", unit="cell", disable=hidden, delay=QUIET_S) as bar:
-        bar.update(len(found))
+    with _Bar(len(distinct), len(found), progress) as bar:
         try:
             together |= {pool.submit(one.compute, cell): cell.key for cell in todo if not cell.observable.alone}
             for future in as_completed(together):
-                found[together[future]] = _result(future)
-                bar.update()
+                key = together[future]
+                found[key] = bar.told(distinct[key][0], _result(future))
             for cell in todo:
                 if cell.observable.alone:
-                    found[cell.key] = _result(pool.submit(one.compute, cell))
-                    bar.update()
+                    found[cell.key] = bar.told(distinct[cell.key][0], _result(pool.submit(one.compute, cell)))
         finally:
             withdraw(together)
             one.stop()
             pool.shutdown(wait=False)
     return {where: found[cell.key] for where, cell in cells.items()}
+
+
+class _Bar:
+    """Progress: a bar on a terminal, elsewhere a line for each cell, on standard error."""
+
+    def __init__(self, total: int, done: int, shown: bool) -> None:
+        self.lines = shown and not sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=done, desc="compare", unit="cell", disable=not shown or self.lines, delay=QUIET_S
+        )
+        self.total, self.done = total, done
+        if self.lines and done:
+            print(f"compare: {done} of {total} cells are there already", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def told(self, where: tuple[str, str], result: Result) -> Result:
+        """Tell of one more cell, and give its result back."""
+        self.done += 1
+        self.bar.set_postfix_str(", ".join(where), refresh=False)
+        self.bar.update()
+        if self.lines:
+            failed = result.measured is None and result.error != one.NOTHING
+            end = f"no result: {result.error}" if failed else result.error or f"{result.wall_s:.0f} s"
+            print(f"compare {self.done}/{self.total}: {', '.join(where)}: {end}", file=sys.stderr, flush=True)
+        return result
 
 
 def _result(future: Future[Result]) -> Result:

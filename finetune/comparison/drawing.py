@@ -18,6 +18,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 MODES = {"line": "lines", "points": "markers", "both": "lines+markers", "steps": "lines"}
 WIDE, HIGH = 3, 300  # panels in a row, height of one in pixels
+ROOM = 2.0  # times the extent of what is right, that a panel shows above and below it
 
 
 def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: Sequence[str]) -> go.Figure | None:
@@ -36,8 +37,10 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
     figure = make_subplots(rows, wide, subplot_titles=titles, vertical_spacing=0.32 / rows, horizontal_spacing=0.08)
     shown: set[str] = set()
     labels: dict[int, str] = {}
-    for name in sorted(curves, key=lambda column: column == reference):  # the reference on top
+    for name in _order(curves, reference):
         for curve in curves[name]:
+            if curve.diagonal and name == reference:
+                continue  # it lies on the line
             place = titles.index(curve.panel)
             where = {"row": place // wide + 1, "col": place % wide + 1}
             style = _style(name, reference, names)
@@ -48,7 +51,14 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
             if place % wide == 0 or labels.get(place - 1) != curve.y_label:
                 figure.update_yaxes(title_text=curve.y_label, title_standoff=4, **where)
             labels[place] = curve.y_label
-    _diagonals(figure, curves, titles, wide)
+    for place, title in enumerate(titles):
+        where = {"row": place // wide + 1, "col": place % wide + 1}
+        own = {name: [curve for curve in several if curve.panel == title] for name, several in curves.items()}
+        _diagonal(figure, own, where)
+        span = _span(own, reference)
+        if span is not None:
+            figure.update_yaxes(range=span[:2], **where)
+            figure.layout.annotations[place].text += " (cut off)" if span[2] else ""
     high = HIGH * rows + 90
     figure.update_layout(
         template="simple_white",
@@ -111,15 +121,53 @@ def _faint(colour: str) -> str:
     return f"rgba({red},{green},{blue},0.18)"
 
 
-def _diagonals(figure: go.Figure, curves: Mapping[str, Sequence[Curve]], titles: Sequence[str], wide: int) -> None:
-    """The line y = x in the panels where it is what is right."""
-    for place, title in enumerate(titles):
-        own = [c for several in curves.values() for c in several if c.panel == title and c.diagonal]
-        values = np.concatenate([np.asarray(c.x, float) for c in own]) if own else np.array([])
-        values = values[np.isfinite(values)]
-        if len(values):
-            ends = [values.min(), values.max()]
-            line = go.Scatter(
-                x=ends, y=ends, mode="lines", line={"color": "#777777", "width": 1}, showlegend=False, hoverinfo="skip"
-            )
-            figure.add_trace(line, row=place // wide + 1, col=place % wide + 1)
+def _diagonal(figure: go.Figure, own: Mapping[str, Sequence[Curve]], where: Mapping[str, int]) -> None:
+    """The line y = x where it is what is right."""
+    values = _finite([curve.x for several in own.values() for curve in several if curve.diagonal])
+    if len(values):
+        ends = [values.min(), values.max()]
+        line = go.Scatter(
+            x=ends, y=ends, mode="lines", line={"color": "#777777", "width": 1}, showlegend=False, hoverinfo="skip"
+        )
+        figure.add_trace(line, **where)
+
+
+def _finite(lists: Sequence[Sequence[float]]) -> np.ndarray:
+    """All finite numbers of several lists."""
+    values = np.concatenate([np.asarray(numbers, float) for numbers in lists]) if lists else np.array([])
+    return values[np.isfinite(values)]
+
+
+def _order(curves: Mapping[str, Sequence[Curve]], reference: str | None) -> list[str]:
+    """Columns in the order in which they are drawn: what reaches farthest first, the reference on top."""
+
+    def reach(name: str) -> float:
+        return float(np.abs(_finite([curve.y for curve in curves[name]])).max(initial=0.0))
+
+    return sorted(curves, key=lambda name: (name == reference, -reach(name)))
+
+
+def _span(own: Mapping[str, Sequence[Curve]], reference: str | None) -> tuple[float, float, bool] | None:
+    """Lowest and highest ordinate of a panel, and whether curves are cut off; None leaves it to the data.
+
+    What is right, the reference or the line y = x, fills at least a fifth of the height (`ROOM` times its own extent
+    above and below it), so that one potential that is far off does not hide the others.
+    """
+    flat = [curve for several in own.values() for curve in several]
+    values = _finite([curve.y for curve in flat])
+    right = _finite([curve.x for curve in flat if curve.diagonal])
+    if not len(right):
+        right = _finite([curve.y for curve in own.get(reference or "", [])])
+    fixed = [curve.limits for curve in flat if curve.limits is not None]
+    if not len(values) or (not len(right) and not fixed):
+        return None
+    low, high = (fixed[0][0], fixed[0][1]) if fixed else (-math.inf, math.inf)
+    if len(right) and np.ptp(right) > 0:
+        low, high = max(low, right.min() - ROOM * np.ptp(right)), min(high, right.max() + ROOM * np.ptp(right))
+    cut = bool(values.min() < low or values.max() > high)
+    if not cut and not fixed:
+        return None
+    shown = values[(values >= low) & (values <= high)]
+    ends = (shown.min(), shown.max()) if len(shown) else (low, high)
+    margin = 0.05 * (ends[1] - ends[0]) or 1.0
+    return float(max(low, ends[0] - margin)), float(min(high, ends[1] + margin)), cut

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from scipy.stats import binomtest
+
 NEAR, MIDDLE = 3.0, 10.0  # times DFT's own uncertainty
+FEWEST = 5  # cases without a failure that are worth a verdict
+ORDER = ("told", "within", "near", "off", "beyond")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Curve:
         low: lower end of a band around y, where there is one.
         high: upper end.
         diagonal: y = x is what is right, so the panel has that line.
+        limits: lowest and highest ordinate that the panel shows; None leaves that to the data.
     """
 
     panel: str
@@ -66,6 +71,7 @@ class Curve:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     diagonal: bool = False
+    limits: Sequence[float] | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Curve:
@@ -136,17 +142,50 @@ class Judged:
         reference: what DFT says, or the target; None where there is neither.
         ratio: distance from it over DFT's own uncertainty and the statistical errors of both (root of the sum of
             squares); NaN where it is only told, infinite where it is no number.
+        strict: it passes or fails, and its distance means nothing.
     """
 
     figure: Figure
     reference: float | None
     ratio: float
+    strict: bool = False
+
+    @property
+    def word(self) -> str:
+        """Its class, see `class_of`."""
+        return class_of(self.ratio, self.strict)
+
+    @property
+    def lacking(self) -> bool:
+        """Whether there should be a number and is none."""
+        return not math.isnan(self.ratio) and not math.isfinite(self.figure.value)
 
 
-def judge(figures: Sequence[Figure], reference: Measured | None, tolerances: Mapping[str, Tolerance]) -> list[Judged]:
-    """Each figure's distance from the reference, in units of DFT's own uncertainty."""
+@dataclass(frozen=True)
+class Verdict:
+    """A cell in a few words.
+
+    Attributes:
+        word: `within`, `near`, `off`, `beyond`, `told`, `failed` or `none`.
+        brief: what it says, such as a distance.
+        detail: of which figure.
+    """
+
+    word: str
+    brief: str = ""
+    detail: str = ""
+
+
+def judge(
+    figures: Sequence[Figure],
+    reference: Measured | None,
+    tolerances: Mapping[str, Tolerance],
+    strict: Collection[str] = (),
+) -> list[Judged]:
+    """Each figure's distance from the reference, in units of DFT's own uncertainty; those in `strict` pass or fail."""
     known = reference.by_name() if reference is not None else {}
-    return [_judge_one(figure, known.get(figure.name), tolerances.get(figure.kind)) for figure in figures]
+    judged = [_judge_one(figure, known.get(figure.name), tolerances.get(figure.kind)) for figure in figures]
+    return [replace(one, strict=one.figure.kind in strict) for one in judged]
 
 
 def _judge_one(figure: Figure, known: Figure | None, tolerance: Tolerance | None) -> Judged:
@@ -166,9 +205,57 @@ def _judge_one(figure: Figure, known: Figure | None, tolerance: Tolerance | None
 
 
 def worst(judged: Sequence[Judged]) -> Judged | None:
-    """The figure that is farthest from the reference; None where nothing is judged."""
-    ranked = [one for one in judged if not math.isnan(one.ratio)]
+    """The figure that is farthest from the reference; None where no distance is judged."""
+    ranked = [one for one in judged if not (math.isnan(one.ratio) or one.strict or one.lacking)]
     return max(ranked, key=lambda one: one.ratio) if ranked else None
+
+
+def overall(judged: Sequence[Judged], lacking: str = "without a number") -> Verdict:
+    """The verdict on all figures of a cell: the worst distance, how many fail, and how many are no numbers.
+
+    Args:
+        judged: the figures beside the reference.
+        lacking: what a subject is that has no number.
+    """
+    known = [one for one in judged if not math.isnan(one.ratio)]
+    if not known:
+        return Verdict("told", "–")
+    far = worst(known)
+    fails = [one.figure.name for one in known if one.strict and one.ratio > 1 and not one.lacking]
+    gone = list(dict.fromkeys(one.figure.subject or one.figure.kind for one in known if one.lacking))
+    words, details = [], []
+    if far is not None:
+        words, details = [times(far.ratio)], [far.figure.name]
+    if fails:
+        words.append(f"{len(fails)} fail{'s' if len(fails) == 1 else ''}")
+        details.append(f"fails: {_few(fails)}")
+    if gone:
+        words.append(f"{len(gone)} {lacking}")
+        details.append(f"{lacking}: {_few(gone)}")
+    return Verdict(max((one.word for one in known), key=ORDER.index), ", ".join(words) or "passes", "; ".join(details))
+
+
+def _few(names: Sequence[str]) -> str:
+    """Two names, and how many more there are."""
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def times(ratio: float | None) -> str:
+    """A distance in units of DFT's own uncertainty, with as many digits as tell it from the limit that it is beyond."""
+    if ratio is None or math.isnan(ratio):
+        return ""
+    if math.isinf(ratio):
+        return "∞"
+    digits = 1 if 0.05 <= ratio < 99.5 else 0
+    while ratio > round(ratio, digits) in (1.0, NEAR, MIDDLE) and digits < 3:
+        digits += 1
+    return f"{ratio:.{digits}f}×"
+
+
+def binomial(count: int, of: int) -> tuple[float, float]:
+    """95 % interval, %, of a share seen in `count` of `of` cases (Clopper and Pearson, Biometrika 26, 404, 1934)."""
+    found = binomtest(count, of).proportion_ci(0.95)
+    return 100 * float(found.low), 100 * float(found.high)
 
 
 def class_of(ratio: float, strict: bool = False) -> str:

@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
+from finetune.comparison.figures import Curve, Figure, Judged, Measured, Tolerance, Verdict, overall
 from finetune.comparison.observable import Observable, single_points
+from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.metrics import mae
 from finetune.references import fit_references
@@ -32,7 +33,7 @@ class Forgetting(Observable):
         "foundation itself. Some drift is what tuning is for; elements and phases that the data do not hold should "
         "move little. Energies after a shift per element. The budget is a convention."
     )
-    strict: ClassVar[bool] = True
+    strict: ClassVar[Sequence[str]] = ("drift of forces",)
     usual: ClassVar[Mapping[str, Tolerance]] = {"drift of forces": Tolerance(100.0, target=0.0)}
 
     files: Sequence[str]
@@ -41,6 +42,20 @@ class Forgetting(Observable):
     def limits(self) -> dict[str, Tolerance]:
         """The budget."""
         return {"drift of forces": Tolerance(self.budget, target=0.0), **(self.tolerances or {})}
+
+    def verdict(self, measured: Measured, judged: Sequence[Judged]) -> Verdict:
+        """The largest drift of a family beside the budget."""
+        known = [one for one in judged if one.strict and not one.lacking]
+        verdict = overall(judged)
+        if not known:
+            return verdict
+        far = max(known, key=lambda one: one.figure.value)
+        budget = self.limits()["drift of forces"].absolute
+        return Verdict(verdict.word, f"{far.figure.value:.0f} of {budget:g} meV/Å", f"drift in {far.figure.subject}")
+
+    def learnable(self) -> list[Frame]:
+        """The probe."""
+        return read(list(self.files))
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Drift over all, and per family of the probe."""

@@ -14,8 +14,10 @@ from ase.calculators.calculator import BaseCalculator
 from ase.neighborlist import neighbor_list
 from scipy.stats import spearmanr
 
+from finetune.calculators import PotentialCalculator
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, single_points
+from finetune.comparison.recorded import Recorded
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.metrics import UNITS, Row, errors, force_errors
@@ -38,8 +40,9 @@ MANY = 3000  # points of a parity plot, beyond which a random part is drawn
 class Errors(Observable):
     """Errors of energy, forces and stress on labelled frames.
 
-    Energies are compared after the least-squares shift per element that fits them best, in every column; what they are
-    without it is told too.
+    Energies of a model whose reference energies were fitted to DFT's count as they come. Those of any other have their
+    own zero, so they are compared after the least-squares shift per element that fits these frames best. What they are
+    the other way is told too.
 
     Attributes:
         files: labelled structures: files, folders, glob patterns.
@@ -53,10 +56,11 @@ class Errors(Observable):
 
     heading: ClassVar[str] = "Errors on labelled frames"
     about: ClassVar[str] = (
-        "Against DFT. Energies after a least-squares shift per element. Slope of predicted against DFT forces below 1: "
-        "too soft a potential."
+        "Against DFT. Energies of fine-tuned models count as they come, those of others after a shift per element that "
+        "is fitted to these very frames. Slope of predicted against DFT forces below 1: too soft a potential."
     )
     points: ClassVar[bool] = True
+    revision: ClassVar[int] = 2
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "energy MAE": Tolerance(3.0, target=0.0),
         "forces MAE": Tolerance(10.0, target=0.0),
@@ -80,10 +84,12 @@ class Errors(Observable):
             return Measured()
         chosen, predicted = [frame for frame, _ in pairs], concatenate([point for _, point in pairs])
         labels = concatenate([frame.labels for frame in chosen])
-        figures = _by_family_and_element(chosen, predicted, labels)
+        aligned = isinstance(calculator, Recorded) or _aligned(calculator)
+        figures = _by_family_and_element(chosen, predicted, labels, aligned)
         figures += self._by_size(predicted, labels) + self._by_distance(chosen, predicted, labels)
         spread, curves = self._spread(predicted, labels)
-        return Measured(figures + spread, [*self._parity(chosen, predicted, labels), *curves])
+        curves = [*self._parity(chosen, predicted, labels, aligned), *curves]
+        return Measured(figures + spread, curves, _notes(chosen, aligned))
 
     def _spread(self, predicted: Properties, labels: Properties) -> tuple[list[Figure], list[Curve]]:
         """How far the disagreement of a committee tells its error; nothing for what is no committee."""
@@ -112,8 +118,8 @@ class Errors(Observable):
         distance = np.concatenate([from_interface(frame.atoms, self.metal, self.bond) for frame in frames])
         return _binned("from the interface", "Å", self.distance_edges, distance, predicted, labels)
 
-    def _parity(self, frames: Sequence[Frame], predicted: Properties, labels: Properties) -> list[Curve]:
-        """Predicted against reference forces and energies."""
+    def _parity(self, frames: Sequence[Frame], predicted: Properties, labels: Properties, aligned: bool) -> list[Curve]:
+        """Predicted against reference forces and energies, these after a shift where the model has its own zero."""
         rng = np.random.default_rng(self.seed)
         x, y = labels.forces.numpy().ravel(), predicted.forces.numpy().ravel()
         some = np.sort(rng.permutation(len(x))[:MANY])
@@ -122,7 +128,7 @@ class Errors(Observable):
         common = fit_references(numbers, energy)
         shift = fit_references(numbers, energy - ours)
         zero = np.array([common.of(z) for z in numbers])
-        ours = ours + np.array([shift.of(z) for z in numbers])
+        ours = ours if aligned else ours + np.array([shift.of(z) for z in numbers])
         return [
             Curve(
                 *("Forces", x[some].tolist(), y[some].tolist(), "DFT, eV/Å", "predicted, eV/Å"),
@@ -154,16 +160,35 @@ def from_interface(atoms: Atoms, metal: str, bond: float) -> np.ndarray:
     return np.where(side, distances[:, ~side].min(axis=1), distances[:, side].min(axis=1))
 
 
-def _by_family_and_element(frames: Sequence[Frame], predicted: Properties, labels: Properties) -> list[Figure]:
+def _aligned(calculator: BaseCalculator) -> bool:
+    """Whether a calculator is a model of ours whose reference energies were fitted to labels."""
+    return isinstance(calculator, PotentialCalculator) and calculator.potential.shifted
+
+
+def _notes(frames: Sequence[Frame], aligned: bool) -> list[str]:
+    """How many frames there are, and what their energies are compared after."""
+    atoms = sum(len(frame.atoms) for frame in frames)
+    told = f"{len(frames)} frames, {atoms:,} atoms; at most {MANY:,} components of forces are drawn"
+    if aligned:
+        return [told, "energies as they come: they are meant to be DFT's"]
+    rank = fit_references([frame.atoms.numbers for frame in frames], np.zeros(len(frames))).rank
+    text = f"energies after a shift of {rank} numbers, one per element, fitted to these {len(frames)} frames"
+    return [told, text + (": nothing is left to judge" if len(frames) <= rank else " themselves")]
+
+
+def _by_family_and_element(
+    frames: Sequence[Frame], predicted: Properties, labels: Properties, aligned: bool
+) -> list[Figure]:
     """Figures of all frames, per family and per element."""
     sizes = torch.tensor([len(frame.atoms) for frame in frames])
     numbers = torch.from_numpy(np.concatenate([frame.atoms.numbers for frame in frames]))
     families = [frame.family for frame in frames]
-    found = errors(predicted, labels, sizes, families, numbers, shift=True)
-    plain = errors(predicted, labels, sizes, families, numbers)
+    found = errors(predicted, labels, sizes, families, numbers, shift=not aligned)
+    other = errors(predicted, labels, sizes, families, numbers, shift=aligned)
     known = errors(labels, labels, sizes, families, numbers)
     figures = _figures("", found.all, known.all)
-    figures.append(Figure("", "energy MAE without a shift", float(plain.all["energy_mae"]), "meV/atom"))
+    words = "energy MAE after a shift" if aligned else "energy MAE without a shift"
+    figures.append(Figure("", words, float(other.all["energy_mae"]), "meV/atom"))
     for name, row in found.family.items():
         figures += _figures(name, row, known.family[name])
     for name, row in found.element.items():

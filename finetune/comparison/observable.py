@@ -16,9 +16,9 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.figures import Figure, Measured, Tolerance
+from finetune.comparison.figures import Figure, Judged, Measured, Tolerance, Verdict, overall
 from finetune.comparison.recorded import NotRecorded, Recorded
-from finetune.data.frames import full_stress
+from finetune.data.frames import Frame, full_stress
 from finetune.data.reading import expand, read
 from finetune.errors import InputError
 from finetune.properties import Properties
@@ -45,7 +45,8 @@ class Observable(ABC):
     revision: ClassVar[int] = 1  # raised where its figures change
     alone: ClassVar[bool] = False  # nothing else may run at the same time
     points: ClassVar[bool] = False  # it takes single points of given structures only, so recorded labels answer
-    strict: ClassVar[bool] = False  # passed or failed, nothing in between
+    strict: ClassVar[Sequence[str]] = ()  # quantities that pass or fail, nothing in between
+    lacking: ClassVar[str] = "without a number"  # what a phase or pair is that has no figure
     packages: ClassVar[Sequence[str]] = ()  # of extras that it needs, and whose versions decide figures
 
     title: str = ""
@@ -69,6 +70,20 @@ class Observable(ABC):
     def against(self, measured: Measured, reference: Measured) -> list[Figure]:
         """Figures that take both, a calculator's and the reference: distances between curves."""
         return []
+
+    def verdict(self, measured: Measured, judged: Sequence[Judged]) -> Verdict:
+        """A cell in a few words.
+
+        Args:
+            measured: what was found of the calculator.
+            judged: its figures beside the reference.
+        """
+        return overall(judged, self.lacking)
+
+    def learnable(self) -> list[Frame]:
+        """Frames that it judges by and that a model may have been trained on."""
+        files = getattr(self, "files", None) if self.points else None
+        return read(list(files), labelled=False) if files else []
 
     def check(self) -> None:
         """Raise `InputError` where it cannot work: a file that is not there, an extra that is not installed."""

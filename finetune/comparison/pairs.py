@@ -15,16 +15,17 @@ from ase.data import atomic_numbers
 from scipy.interpolate import PchipInterpolator
 from scipy.signal import find_peaks
 
-from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
+from finetune.comparison.figures import FEWEST, Curve, Figure, Judged, Measured, Tolerance, Verdict, binomial, overall
 from finetune.comparison.observable import Observable, single_points, starts
 from finetune.comparison.recorded import Recorded
 from finetune.errors import InputError
 
-RIPPLE = 0.005  # eV; a dip that is less deep than this is none
+RIPPLE = 0.025  # eV, kT at room temperature; a dip that is less deep than this is none
 RESISTS_GPA = 1.0
 NOISE = 1e-4  # eV/atom
 FINE = 20  # points between two distances
-TOP = 10.0  # eV, where curves are cut off, so that wells can be seen
+TOP = 10.0  # eV, where the plots end, so that wells can be seen
+LACKS = 0.5  # Å, that a recorded curve may end before the longest distance
 IMAGE = 5.0  # Å, smallest distance of a pair from its images
 
 
@@ -39,14 +40,18 @@ class PairCurves(Observable):
         shortest: first distance, Å.
         longest: last distance, Å.
         step: between distances, Å.
+        reach_eV: a minimum or hole behind a higher wall, above the atoms apart, is told and does not fail.
     """
 
     heading: ClassVar[str] = "Pair curves"
     about: ClassVar[str] = (
         "Two atoms alone. Depth from the largest distance; a spurious minimum is any beside the deepest, deeper than "
-        "5 meV; a curve that falls at contact has a hole. Potentials have seldom been trained on pairs: read it for "
-        "holes and repulsion first."
+        "25 meV (kT at room temperature); a curve that falls at contact has a hole. Both fail where the wall before "
+        "them can be climbed; the notes give place, energy and wall of each. Potentials have seldom been trained on "
+        "pairs: read it for holes and repulsion first. The plots end at 10 eV."
     )
+    revision: ClassVar[int] = 2
+    strict: ClassVar[Sequence[str]] = ("spurious minima", "falls at contact")
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "distance of the minimum": Tolerance(0.05),
         "depth": Tolerance(0.15),
@@ -59,6 +64,7 @@ class PairCurves(Observable):
     shortest: float = 0.8
     longest: float = 6.0
     step: float = 0.05
+    reach_eV: float = 5.0
 
     def check(self) -> None:
         """Refuse what is no element."""
@@ -74,7 +80,7 @@ class PairCurves(Observable):
         for pair in combinations_with_replacement(self.elements, 2):
             frames = [Atoms(list(pair), [(0, 0, 0), (r, 0, 0)]) for r in distances]
             energies = [float(p.energy[0]) for p in single_points(frames, calculator) if p is not None]
-            parts.append(_pair("-".join(pair), distances, np.array(energies), self.shortest))
+            parts.append(self._pair("-".join(pair), distances, np.array(energies)))
         return _joined(parts)
 
     def recorded(self, calculator: Recorded, place: Path) -> Measured:
@@ -87,11 +93,48 @@ class PairCurves(Observable):
                     distance, energy = round(float(frame.atoms.get_distance(0, 1)), 6), float(frame.labels.energy[0])
                     if np.isfinite(energy):
                         known[distance] = min(known.get(distance, np.inf), energy)
-            if len(known) > 3 and max(known) > self.longest - 0.5:  # the zero of energy is that of the longest
-                distances = np.array(sorted(known))
-                energies = np.array([known[r] for r in distances])
-                parts.append(_pair("-".join(pair), distances, energies, self.shortest))
-        return _joined(parts)
+            name, distances = "-".join(pair), np.array(sorted(known))
+            if len(known) > 3 and distances[-1] > self.longest - LACKS:  # the zero of energy is that of the longest
+                parts.append(self._pair(name, distances, np.array([known[r] for r in distances])))
+            else:
+                parts.append(Measured([], [], [self._missing(name, distances)]))
+        return _joined(parts) if any(part.figures for part in parts) else Measured()
+
+    def _missing(self, name: str, distances: np.ndarray) -> str:
+        """Why there is no recorded curve of a pair."""
+        if len(distances) == 0:
+            return f"{name}: no pair is recorded"
+        span = f"{len(distances)} distances from {distances[0]:.2f} to {distances[-1]:.2f} Å are recorded"
+        return f"{name}: {span}; a curve needs 4, and one beyond {self.longest - LACKS:g} Å, where its energy is zero"
+
+    def _pair(self, name: str, distances: np.ndarray, energies: np.ndarray) -> Measured:
+        """Figures of one curve; between its points it is monotonic (PCHIP), so that there are no minima but theirs."""
+        energies = energies - energies[-1]
+        labels = ("distance, Å", "energy above the largest distance, eV")
+        curve = Curve(name, distances.tolist(), energies.tolist(), *labels, limits=(-TOP, TOP))
+        kinds = {"distance of the minimum": "Å", "depth": "eV"}
+        sound = bool(np.isfinite(energies).all())
+        values = _values(distances, energies) if sound else dict.fromkeys(kinds, np.nan)
+        figures = [Figure(name, kind, values[kind], unit) for kind, unit in kinds.items()]
+        dips = _dips(energies) if sound else []
+        near = [place for place, wall in dips if wall <= self.reach_eV]
+        counts = {
+            "spurious minima": float(sum(place > 0 for place in near)),
+            "falls at contact": float(0 in near),
+            "dips out of reach": float(len(dips) - len(near)),
+        }
+        figures += [Figure(name, kind, count if sound else np.nan) for kind, count in counts.items()]
+        if abs(distances[0] - self.shortest) < 0.01:
+            figures.append(Figure(name, "repulsion at the shortest", float(energies[0]), "eV"))
+        return Measured(figures, [curve], [self._dip(name, distances[k], energies[k], k, wall) for k, wall in dips])
+
+    def _dip(self, name: str, distance: float, energy: float, place: int, wall: float) -> str:
+        """A spurious minimum or a hole in words."""
+        what = f"spurious minimum at {distance:.2f} Å" if place else f"falls towards contact at {distance:.2f} Å"
+        reach = "" if wall <= self.reach_eV else ", out of reach"
+        return (
+            f"{name}: {what}, {energy:+.2g} eV, behind {f'a wall of {wall:.2g} eV' if wall > 0 else 'no wall'}{reach}"
+        )
 
 
 def _alone(atoms: Atoms) -> bool:
@@ -101,24 +144,15 @@ def _alone(atoms: Atoms) -> bool:
 
 
 def _joined(parts: Sequence[Measured]) -> Measured:
-    return Measured([figure for part in parts for figure in part.figures], [c for part in parts for c in part.curves])
-
-
-def _pair(name: str, distances: np.ndarray, energies: np.ndarray, shortest: float) -> Measured:
-    """Figures of one curve; between its points it is monotonic (PCHIP), so that there are no minima but theirs."""
-    energies = energies - energies[-1]
-    labels = ("distance, Å", "energy above the largest distance, eV")
-    curve = Curve(name, distances.tolist(), np.minimum(energies, TOP).tolist(), *labels)
-    kinds = {"distance of the minimum": "Å", "depth": "eV", "spurious minima": "", "falls at contact": ""}
-    values = _values(distances, energies) if np.isfinite(energies).all() else dict.fromkeys(kinds, np.nan)
-    figures = [Figure(name, kind, values[kind], unit) for kind, unit in kinds.items()]
-    if abs(distances[0] - shortest) < 0.01:
-        figures.append(Figure(name, "repulsion at the shortest", float(energies[0]), "eV"))
-    return Measured(figures, [curve])
+    return Measured(
+        [figure for part in parts for figure in part.figures],
+        [curve for part in parts for curve in part.curves],
+        [note for part in parts for note in part.notes],
+    )
 
 
 def _values(distances: np.ndarray, energies: np.ndarray) -> dict[str, float]:
-    """Minimum, depth, number of spurious minima, and 1 where the curve falls towards contact."""
+    """Distance of the deepest minimum, Å, and its depth, eV."""
     where = minima(energies)
     wells = [k for k in where if k > 0]
     fine = np.linspace(distances[0], distances[-1], FINE * len(distances))
@@ -133,16 +167,22 @@ def _values(distances: np.ndarray, energies: np.ndarray) -> dict[str, float]:
             depth = float(-min(smooth[near].min(), np.polyval(parabola, best - distances[well])))
     elif energies[0] == energies.min() and energies[0] < -RIPPLE:
         depth = np.nan  # it begins in the well, or in a hole
-    return {
-        "distance of the minimum": best,
-        "depth": depth,
-        "spurious minima": float(max(0, len(wells) - 1)),
-        "falls at contact": float(0 in where),
-    }
+    return {"distance of the minimum": best, "depth": depth}
+
+
+def _dips(energies: np.ndarray) -> list[tuple[int, float]]:
+    """Places of minima beside the deepest, 0 for a fall towards contact, each with the wall before it, eV.
+
+    The wall is the highest energy between it and the deepest minimum, or the largest distance where there is none.
+    """
+    where = minima(energies)
+    wells = [k for k in where if k > 0]
+    home = min(wells, key=lambda k: energies[k]) if wells else len(energies) - 1
+    return [(k, float(energies[min(k, home) : max(k, home) + 1].max())) for k in where if k != home]
 
 
 def minima(energies: np.ndarray) -> list[int]:
-    """Places of the minima of a curve, eV, that are deeper than 5 meV; 0 where it rises from its beginning."""
+    """Places of the minima of a curve, eV, that are deeper than 25 meV; 0 where it rises from its beginning."""
     walled = np.concatenate([[energies.max() + 1.0], energies])
     return [int(k) - 1 for k in find_peaks(-walled, prominence=RIPPLE)[0]]
 
@@ -167,7 +207,8 @@ class Compression(Observable):
         "Structures compressed evenly up to a pressure. A hole: the energy goes down after the structure has begun to "
         "resist, or it never resists. There is no DFT in it: the right share is 0."
     )
-    strict: ClassVar[bool] = True
+    revision: ClassVar[int] = 2
+    strict: ClassVar[Sequence[str]] = ("share with a hole",)
     usual: ClassVar[Mapping[str, Tolerance]] = {"share with a hole": Tolerance(0.5, target=0.0)}
 
     files: Sequence[str]
@@ -189,11 +230,23 @@ class Compression(Observable):
             if hole:
                 labels = ("length over the start's", "energy above the start, eV/atom")
                 curves.append(Curve(name, lengths, energies, *labels, style="both"))
+        enough = holes or len(chosen) >= FEWEST
+        kind = "share with a hole" if enough else "share with a hole so far"
         figures = [
-            Figure("", "share with a hole", 100 * holes / len(chosen), "%"),
+            Figure("", kind, 100 * holes / len(chosen), "%", *binomial(holes, len(chosen))),
             Figure("", "structures", float(len(chosen))),
         ]
         return Measured(figures, curves[:6])
+
+    def verdict(self, measured: Measured, judged: Sequence[Judged]) -> Verdict:
+        """How many structures have a hole."""
+        share, structures = measured.figures[:2]
+        count, of = round(share.value * structures.value / 100), int(structures.value)
+        word = overall(judged).word
+        if word == "told":
+            return Verdict(word, f"none of {of}: too few to judge", f"holes in up to {share.high:.0f} % (95 %)")
+        brief = f"{count or 'none'} of {of} {'has' if count < 2 else 'have'} a hole"
+        return Verdict(word, brief, f"{share.low:.0f} to {share.high:.0f} % (95 %)")
 
     def _compress(self, atoms: Atoms, calculator: BaseCalculator) -> tuple[list[float], list[float], bool]:
         """Lengths, energies and whether there is a hole."""

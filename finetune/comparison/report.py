@@ -14,18 +14,17 @@ from jinja2 import Environment
 from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from finetune.comparison.cells import NOTHING
 from finetune.comparison.compare import Comparison
 from finetune.comparison.drawing import panels
-from finetune.comparison.figures import Curve, Judged, class_of
+from finetune.comparison.figures import Curve, Judged, times
 from finetune.files import write_text
 
 SYMBOLS = {"within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}
 MEANING = {
-    "within": "within DFT's own uncertainty, or the limit",
+    "within": "within DFT's own uncertainty, or passes",
     "near": "within 3 times of it",
     "off": "within 10 times",
-    "beyond": "beyond 10 times",
+    "beyond": "beyond 10 times, or fails",
     "failed": "no result",
     "told": "told, not judged",
 }
@@ -56,7 +55,7 @@ def write_report(comparison: Comparison, directory: str | Path, told: Told = Tol
     place = Path(directory)
     content = contents(comparison, told)
     write_text(place / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_text(place / "report.md", markdown(comparison, told))
+    write_text(place / "report.md", markdown(content))
     write_text(place / "report.html", page(content))
     return place / "report.html"
 
@@ -76,6 +75,7 @@ def contents(comparison: Comparison, told: Told) -> dict[str, Any]:
                 "about": observable.about,
                 "settings": observable.settings(),
                 "tolerances": limits,
+                "strict": list(observable.strict),
                 "timed": observable.alone,
                 "cells": cells,
             }
@@ -94,59 +94,40 @@ def contents(comparison: Comparison, told: Told) -> dict[str, Any]:
 def _cell(comparison: Comparison, row: str, name: str) -> dict[str, Any]:
     """One cell: its verdict, figures beside the reference, curves, notes."""
     result = comparison.results[row, name]
-    verdict, far = comparison.verdict(row, name)
-    if name == comparison.reference and verdict != "failed":
-        verdict, far = "told", None
-    if name == comparison.reference and result.measured is None and result.error == NOTHING:
-        verdict = "none"
-    cell: dict[str, Any] = {"verdict": verdict, "wall_s": round(result.wall_s, 1), "error": result.error}
-    if far is not None:
-        cell["worst"] = {"figure": far.figure.name, "ratio": _number(far.ratio)}
+    verdict = comparison.verdict(row, name)
+    cell: dict[str, Any] = {"verdict": verdict.word, "brief": verdict.brief, "detail": verdict.detail}
+    cell |= {"wall_s": round(result.wall_s, 1), "error": result.error}
+    if (row, name) in comparison.warnings:
+        cell["warning"] = comparison.warnings[row, name]
     if result.measured is not None:
-        cell["figures"] = [_row(judged, comparison.observables[row].strict) for judged in comparison.judged(row, name)]
+        cell["figures"] = [_row(judged) for judged in comparison.judged(row, name)]
         measured = result.measured.json()
         cell |= {"curves": measured["curves"], "notes": measured["notes"]}
     return cell
 
 
-def _row(judged: Judged, strict: bool) -> dict[str, Any]:
+def _row(judged: Judged) -> dict[str, Any]:
     figure = judged.figure
     numbers = {"value": figure.value, "low": figure.low, "high": figure.high, "reference": judged.reference}
+    distance = None if judged.strict or not math.isfinite(judged.ratio) else judged.ratio
     return {
         "subject": figure.subject,
         "kind": figure.kind,
         "unit": figure.unit,
         **{name: _number(value) for name, value in numbers.items()},
-        "ratio": _number(judged.ratio),
-        "class": class_of(judged.ratio, strict),
+        "ratio": _number(distance),
+        "class": judged.word,
     }
 
 
 def _number(value: float | None) -> float | None:
-    """A number for JSON; null where it is none, 1e9 where a figure is not a number and should be."""
-    if value is None or math.isnan(value):
-        return None
-    return 1e9 if math.isinf(value) else float(value)
+    """A number for JSON; null where it is none."""
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def summary(cell: Mapping[str, Any] | None) -> str:
     """A cell of the matrix in a few words."""
-    if cell is None or cell["verdict"] == "none":
-        return ""
-    if cell["verdict"] == "failed":
-        return f"✕ {cell['error'].split(':')[0].split('(')[0][:48]}"
-    if "worst" not in cell:
-        return "–"
-    return f"{SYMBOLS[cell['verdict']]} {times(cell['worst']['ratio'])}"
-
-
-def times(ratio: float | None) -> str:
-    """A distance in units of DFT's own uncertainty."""
-    if ratio is None:
-        return ""
-    if ratio >= 1e9:
-        return "not a number"
-    return f"{ratio:.1f}×" if 0.05 <= ratio < 99.5 else f"{ratio:.0f}×"
+    return "" if cell is None else f"{SYMBOLS[cell['verdict']]} {cell['brief']}".replace("– –", "–").strip()
 
 
 def told_number(value: float | None) -> str:
@@ -158,35 +139,47 @@ def told_number(value: float | None) -> str:
     return f"{value:.2e}"
 
 
-def markdown(comparison: Comparison, told: Told) -> str:
-    """The matrix and the worst figures, for a pull request."""
-    content = contents(comparison, told)
+def markdown(content: Mapping[str, Any]) -> str:
+    """The matrix with the worst figures, and what gave no result, for a pull request."""
     names = [name for name in content["columns"] if name != content["reference"]]
-    heads = [name.replace("|", "\\|") for name in names]
-    lines = [f"## {told.title}", ""]
+    lines = [f"## {content['title']}", ""]
     if content["reference"]:
         lines += [
             f"Each cell: how far the worst figure is from {content['reference']}, in units of DFT's own uncertainty. "
             + ", ".join(f"{SYMBOLS[word]} {MEANING[word]}" for word in MEANING),
             "",
         ]
-    lines += ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(names)]
+    lines += ["| | " + " | ".join(map(_escaped, names)) + " |", "|---|" + "---|" * len(names)]
+    faults = []
     for row in content["rows"]:
-        cells = []
-        for name in names:
-            cell = row["cells"].get(name)
-            worst = f" ({cell['worst']['figure']})" if cell and "worst" in cell else ""
-            cells.append((summary(cell) + worst).replace("|", "\\|"))
-        lines.append(f"| {row['heading'].replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |")
-    lines += ["", *(f"    {command}" for command in told.commands), ""]
+        cells = [row["cells"].get(name) for name in names]
+        lines.append(f"| {_escaped(row['heading'])} | " + " | ".join(map(_told, cells)) + " |")
+        failed = [(name, cell) for name, cell in row["cells"].items() if cell["verdict"] == "failed"]
+        faults += [f"- no result: {row['heading']}, {name}: {cell['error']}" for name, cell in failed]
+    lines += ["", *faults, *([""] if faults else []), *(f"    {command}" for command in content["commands"]), ""]
     return "\n".join(lines)
+
+
+def _told(cell: Mapping[str, Any] | None) -> str:
+    """A cell with its figure and warning, for a table in Markdown."""
+    more = "; ".join(text for text in (cell["detail"], warning(cell)) if text) if cell else ""
+    return _escaped(f"{summary(cell)} ({more})" if more else summary(cell))
+
+
+def warning(cell: Mapping[str, Any]) -> str:
+    """What makes a cell worth less than it seems."""
+    return f"⚠ {cell['warning']}" if cell.get("warning") else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def page(content: Mapping[str, Any]) -> str:
     """The page of a report, from what `report.json` holds."""
     source = resources.files("finetune.comparison").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": told_number, "times": times, "summary": summary}
+    environment.filters |= {"number": told_number, "times": times, "summary": summary, "warning": warning}
     plots = {row["heading"]: _plot(row, content) for row in content["rows"]}
     drawn = {
         name: figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False}, div_id=f"plot{k}")
@@ -200,6 +193,7 @@ def page(content: Mapping[str, Any]) -> str:
         meaning=MEANING,
         plots=drawn,
         tables=_tables(content),
+        limits={row["heading"]: _limits(row) for row in content["rows"]},
         plotly=get_plotlyjs(),
     )
 
@@ -219,6 +213,24 @@ def _notes(content: Mapping[str, Any]) -> dict[str, list[tuple[str, list[str]]]]
                 owners.setdefault(note, []).append(name)
         found[row["heading"]] = list(owners.items())
     return found
+
+
+def _limits(row: Mapping[str, Any]) -> str:
+    """By what the figures of a row are judged, in words with units."""
+    units = {figure["kind"]: figure["unit"] for cell in row["cells"].values() for figure in cell.get("figures", [])}
+    distances: list[str] = []
+    limits: list[str] = []
+    for kind, tolerance in row["tolerances"].items():
+        if kind not in units:
+            continue
+        unit = f" {units[kind]}" if units[kind] else ""
+        parts = [f"{told_number(tolerance['absolute'])}{unit}"] if tolerance["absolute"] else []
+        parts += [f"{100 * tolerance['relative']:.3g} %"] if tolerance["relative"] else []
+        target = tolerance["target"]
+        right = "" if target is None else f" (right: {told_number(target)})"
+        (limits if kind in row["strict"] else distances).append(f"{kind} {' + '.join(parts) or 0}{right}")
+    told = [f"DFT's own uncertainty here: {'; '.join(distances)}."] if distances else []
+    return " ".join([*told, *([f"Passes within: {'; '.join(limits)}."] if limits else [])])
 
 
 def _tables(content: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -9,9 +9,11 @@ from typing import ClassVar
 
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
+from finetune.comparison.figures import FEWEST, Curve, Figure, Judged, Measured, Tolerance, Verdict, binomial, overall
 from finetune.comparison.observable import Observable, starts
 from finetune.md import GUARDS, Guard, Langevin, Output, Stage, simulate
+
+SHORTEST_PS = 0.2  # of a run that is worth a verdict: some vibrations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class Stability(Observable):
         "Runs at constant volume with the guards on. A run has failed when a guard stops it. The curve is the share of "
         "runs that still go on."
     )
-    strict: ClassVar[bool] = True
+    revision: ClassVar[int] = 2
+    strict: ClassVar[Sequence[str]] = ("survived",)
     usual: ClassVar[Mapping[str, Tolerance]] = {"survived": Tolerance(5.0, target=100.0)}
 
     structures: Sequence[str]
@@ -74,8 +77,11 @@ class Stability(Observable):
     def _told(self, ends: Sequence[tuple[str, float, str]]) -> Measured:
         """Share, times and reasons."""
         failed = [(name, time, guard) for name, time, guard in ends if guard]
+        enough = failed or (len(ends) >= FEWEST and self.ps >= SHORTEST_PS)
+        low, high = binomial(len(ends) - len(failed), len(ends))
+        kind = "survived" if enough else "survived so far"
         figures = [
-            Figure("", "survived", 100 * (1 - len(failed) / len(ends)), "%"),
+            Figure("", kind, 100 * (1 - len(failed) / len(ends)), "%", low, high),
             Figure("", "runs", float(len(ends))),
             Figure("", "time without a failure", float(sum(time for _, time, _ in ends)), "ps in all"),
         ]
@@ -86,5 +92,19 @@ class Stability(Observable):
         times = sorted(time for _, time, _ in failed)
         x = [0.0, *times, self.ps]
         y = [1 - k / len(ends) for k in range(len(times) + 1)] + [1 - len(times) / len(ends)]
-        curve = Curve("Survival", x, [100 * v for v in y], "time, ps", "runs that go on, %", style="steps")
+        labels = ("time, ps", "runs that go on, %")
+        curve = Curve("Survival", x, [100 * v for v in y], *labels, style="steps", limits=(0.0, 105.0))
         return Measured(figures, [curve], [f"{name}: {guard} after {time:.3f} ps" for name, time, guard in failed])
+
+    def verdict(self, measured: Measured, judged: Sequence[Judged]) -> Verdict:
+        """How many runs fail, of how long, at what temperatures."""
+        share, runs = measured.figures[:2]
+        of = int(runs.value)
+        failed = of - round(share.value * of / 100)
+        word = overall(judged).word
+        long = f"{of} run{'s' if of > 1 else ''} of {self.ps:g} ps"
+        kelvin = f"{', '.join(f'{t:g}' for t in self.temperatures_K)} K"
+        if word == "told":
+            return Verdict(word, "too short to judge", f"{long}, none fails; {kelvin}")
+        brief = f"{failed or 'none'} of {long} {'fails' if failed < 2 else 'fail'}"
+        return Verdict(word, brief, f"{kelvin}; survival {share.low:.0f} to {share.high:.0f} % (95 %)")

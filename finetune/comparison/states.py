@@ -84,6 +84,17 @@ def _state(atoms: Atoms, known: np.ndarray) -> State:
     return State(formula, volumes, energies, float(fit.e0), float(fit.v0), float(fit.b0) / units.GPa, float(fit.b1))
 
 
+def _unfitted(state: State) -> str:
+    """Why a phase has no fit."""
+    if not np.isfinite(state.energies).all():
+        return "an energy that is no number, so no fit"
+    if len(state.volumes) < FEWEST:
+        return f"{len(state.volumes)} volumes, and a fit takes {FEWEST}"
+    least = state.volumes[state.energies.argmin()]
+    span = f"{state.volumes[0]:.1f} to {state.volumes[-1]:.1f} Å³/atom"
+    return f"no minimum in {span}, lowest at {least:.1f}; Δ is from the lowest point"
+
+
 @dataclass(frozen=True, kw_only=True)
 class EquationOfState(Observable):
     """Energy against volume: V0, B0 and B0' of each phase.
@@ -98,6 +109,7 @@ class EquationOfState(Observable):
         "difference of two curves, each from its own minimum, over the volumes that were computed."
     )
     points: ClassVar[bool] = True
+    lacking: ClassVar[str] = "without a minimum"
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "V0": Tolerance(relative=0.01),
         "B0": Tolerance(0.5, 0.05),
@@ -116,9 +128,7 @@ class EquationOfState(Observable):
                 Figure(phase, "B0'", state.derivative),
             ]
             if np.isnan(state.volume):
-                notes.append(
-                    f"{phase}: no fit to {len(state.volumes)} volumes: fewer than five, or no minimum among them"
-                )
+                notes.append(f"{phase}: {_unfitted(state)}")
             above = 1000 * (state.energies - np.nan_to_num(state.lowest, nan=state.energies.min()))
             labels = ("volume, Å³/atom", "energy above the minimum, meV/atom")
             curves.append(Curve(phase, state.volumes.tolist(), above.tolist(), *labels, style="both"))
@@ -166,7 +176,7 @@ class Energies(Observable):
         """Combine the energies of phases."""
         found = states(self.files, calculator)
         missing = [name for name, state in found.items() if np.isnan(state.lowest)]
-        notes = [f"{name}: no minimum among the volumes, so no energy" for name in missing]
+        notes = [f"{name}: {_unfitted(found[name])}" for name in missing]
         figures = []
         for text in self.reactions:
             balanced, energy = reaction(text, found)

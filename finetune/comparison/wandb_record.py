@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.drawing import panels
-from finetune.comparison.report import Told, contents
+from finetune.comparison.report import Told, contents, summary
 
 
 def log(comparison: Comparison, told: Told, project: str, directory: Path) -> None:
@@ -19,8 +19,8 @@ def log(comparison: Comparison, told: Told, project: str, directory: Path) -> No
         names = list(comparison.columns)
         matrix = wandb.Table(columns=["observable", *names])
         for row in content["rows"]:
-            cells = [row["cells"].get(name, {}) for name in names]
-            matrix.add_data(row["heading"], *(cell.get("worst", {}).get("ratio") for cell in cells))
+            cells = [row["cells"].get(name) for name in names]
+            matrix.add_data(row["heading"], *(summary(cell) for cell in cells))
             own = wandb.Table(columns=["column", "subject", "quantity", "value", "unit", "reference", "ratio"])
             for name, cell in row["cells"].items():
                 for figure in cell.get("figures", []):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import inspect
@@ -25,6 +26,7 @@ from finetune.labelling.kpoints import Grid
 LOG_BYTES = 200_000  # of a log, its end is kept
 LOGS = ("log.txt", "*.pwo", "*.out", "*.err", "OUTCAR")  # where codes print
 STARTS = ("command", "profile")  # settings that say how a code is started, which the labels do not depend on
+OWN = "install it, or, if it is a file of yours, start where it is or name its folder in PYTHONPATH"
 EXTRAS = ("gpaw",)  # codes that an extra of this package brings, by its name
 
 
@@ -165,13 +167,24 @@ def _imported(path: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        remedy = f"pip install 'finetune-interface[{package}]'" if package in EXTRAS else "install it"
+        remedy = f"pip install 'finetune-interface[{package}]'" if package in EXTRAS else OWN
         raise InputError(f"the calculator {path} needs {error.name}, which is not installed; {remedy}") from error
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"there is no calculator {path!r} ({error}); give module.Class") from error
+        near = _near(module, name)
+        raise InputError(f"there is no calculator {path!r} ({error}); give module.Class{near}") from error
     if not callable(found):
         raise InputError(f"{path} is not a class or function; give module.Class")
     return found
+
+
+def _near(module: str, name: str) -> str:
+    """A name of a module that may have been meant."""
+    try:
+        known = [word for word in dir(importlib.import_module(module)) if not word.startswith("_")]
+    except (ImportError, ValueError):
+        return ""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{module}.{near[0]}'?" if near else ""
 
 
 def _is_place(value: Any) -> bool:

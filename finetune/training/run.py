@@ -26,6 +26,9 @@ from finetune.potential import Potential
 
 PARTS = {"valid": "validation frames (they chose the epoch)", "test": "test frames (held-out groups)"}
 
+FITTED = "frames.json"  # in a run directory: what it was fitted to
+HASH = 16  # digits of the hash of a structure that stand in it
+
 PACKAGES = ("torch", "lightning", "mace-torch", "chgnet", "e3nn", "ase", "pymatgen", "numpy", "vesin")
 
 
@@ -70,8 +73,9 @@ def checkpoints(directory: Path, monitor: str) -> list[ModelCheckpoint]:
 class RunDirectory(Callback):
     """Writes what a fit leaves beside its checkpoints.
 
-    `config.yaml`, `provenance.json` (seed, versions, git revision, data hash, licence), `metrics.csv` (a row for each
-    epoch), `before.json` and `after.json` (errors on the validation and test frames), plots and `summary.md`.
+    `config.yaml`, `provenance.json` (seed, versions, git revision, data hash, licence), `frames.json` (hashes of the
+    structures that it is fitted to), `metrics.csv` (a row for each epoch), `before.json` and `after.json` (errors on
+    the validation and test frames), plots and `summary.md`.
 
     Args:
         directory: the run directory.
@@ -102,6 +106,10 @@ class RunDirectory(Callback):
             first = json.loads(file.read_text())
             provenance = {**first, "resumed": [*first.get("resumed", []), provenance]}
         self._write(file.name, json.dumps(provenance, indent=1))
+        data = trainer.datamodule
+        parts = {"train": data.train_frames, "valid": data.valid_frames}
+        hashes = {part: [frame.structure_hash[:HASH] for frame in frames] for part, frames in parts.items()}
+        self._write(FITTED, json.dumps(hashes) + "\n")
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate the potential as it came, with refitted reference energies: on one footing with what comes out."""
