@@ -244,6 +244,33 @@ def test_the_espresso_config_asks_for_the_k_points_of_the_others():
     assert min(kspacing_to_grid(lithium, settings["kspacing"])) >= max(Grid(15.0).size(lithium))
 
 
+PRINTED = {
+    "log.pwo": ("     Program PWSCF v.7.3.1 starts on 12Nov2026 at 10:12:33", "PWSCF 7.3.1"),
+    "OUTCAR": (" vasp.6.4.2 20Jul23 (build Nov  2 2024 12:00:00) complex", "VASP 6.4.2"),
+    "cp2k.out": (" CP2K| version string:                 CP2K version 2024.1", "CP2K 2024.1"),
+    "log.txt": ("nothing of the kind", ""),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_version_that_a_program_prints_is_kept_with_its_labels(name, tmp_path, monkeypatch):
+    line, told = PRINTED[name]
+    code = f"""
+from pathlib import Path
+from ase.calculators.lj import LennardJones
+class Program(LennardJones):
+    def __init__(self, directory):
+        super().__init__()
+        Path(directory, {name!r}).write_text({line!r} + "\\n" + 300_000 * "x")
+"""
+    (tmp_path / "printing_program.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "printing_program", raising=False)
+    outcome = Calculated("printing_program.Program", {"directory": "{directory}"}).label(frames(1)[0])
+    assert outcome.atoms is not None, outcome.reasons
+    assert outcome.atoms.info["label_code"] == ", ".join(filter(None, [told, "printing_program"]))
+
+
 @pytest.mark.parametrize("path", ["nowhere.Calculator", "ase.calculators.lj.Nothing", "plain"])
 def test_a_calculator_that_is_not_there_is_told_before_anything_is_computed(path):
     with pytest.raises(InputError, match=f"calculator .*{path}"):

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import re
 import tempfile
 import time
 import traceback
@@ -27,6 +28,12 @@ LOG_BYTES = 200_000  # of a log, its end is kept
 LOGS = ("log.txt", "*.pwo", "*.out", "*.err", "OUTCAR")  # where codes print
 STARTS = ("command", "profile")  # settings that say how a code is started, which the labels do not depend on
 OWN = "install it, or, if it is a file of yours, start where it is or name its folder in PYTHONPATH"
+HEAD_BYTES = 100_000  # of a log, where a code says its version
+VERSIONS = {  # how programs outside Python print their version
+    "PWSCF": re.compile(r"Program PWSCF v\.?\s*([\w.]+)"),
+    "VASP": re.compile(r"^\s*vasp\.(\d[\w.]*)", re.MULTILINE),
+    "CP2K": re.compile(r"CP2K\| version string:\s+CP2K version (\S+)"),
+}
 EXTRAS = ("gpaw",)  # codes that an extra of this package brings, by its name
 
 
@@ -77,17 +84,19 @@ class Calculated(Labeller):
 
     def label(self, atoms: Atoms) -> Outcome:
         """Label one frame in a temporary folder, with the settings first and then with each fallback."""
-        begin, reasons, log = time.perf_counter(), [], ""
+        begin, reasons, log, program = time.perf_counter(), [], "", ""
         for changes in [{}, *self.fallbacks]:
             with tempfile.TemporaryDirectory(prefix="label-") as folder:
                 labelled, reason = self._attempt(atoms, {**self.settings, **changes}, Path(folder))
                 log += _logs(Path(folder))
+                program = _program(Path(folder))
             reasons += [reason] if reason else []
             if labelled is not None:
                 break
         wall_s = time.perf_counter() - begin
         if labelled is not None:
-            labelled.info |= {"label_code": self.code(), "label_method": self.method_hash(), "wall_s": round(wall_s, 1)}
+            code = ", ".join(filter(None, [program, self.code()]))
+            labelled.info |= {"label_code": code, "label_method": self.method_hash(), "wall_s": round(wall_s, 1)}
             if reasons:
                 labelled.info["label_fallback"] = len(reasons)
         return Outcome(labelled, reasons, log, wall_s)
@@ -200,7 +209,22 @@ def _placed(value: Any, folder: Path) -> Any:
     return [_placed(item, folder) for item in value] if isinstance(value, list) else value
 
 
+def _printed(folder: Path) -> list[Path]:
+    """The files that a code prints to."""
+    return [path for pattern in LOGS for path in sorted(folder.glob(pattern)) if path.is_file()]
+
+
 def _logs(folder: Path) -> str:
     """The ends of what a code printed."""
-    found = [path for pattern in LOGS for path in sorted(folder.glob(pattern)) if path.is_file()]
-    return "".join(path.read_bytes()[-LOG_BYTES:].decode(errors="replace") for path in found)
+    return "".join(path.read_bytes()[-LOG_BYTES:].decode(errors="replace") for path in _printed(folder))
+
+
+def _program(folder: Path) -> str:
+    """Name and version of a program outside Python, from the beginning of what it printed; empty where it says none."""
+    for path in _printed(folder):
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES).decode(errors="replace")
+        for name, pattern in VERSIONS.items():
+            if found := pattern.search(head):
+                return f"{name} {found[1]}"
+    return ""
