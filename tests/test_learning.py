@@ -21,6 +21,7 @@ from finetune import models
 from finetune.backbones.ace import ACE
 from finetune.cli.learn import parsed
 from finetune.committee import Committee
+from finetune.comparison import Model
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.evaluation import evaluate
@@ -80,6 +81,11 @@ def test_training_frames_are_all_that_was_labelled_before(finished: Path) -> Non
         assert sizes == [6, 9, 12]
     first, last = (frames_of(finished / f"generation-{n:02d}/train.extxyz") for n in (0, 2))
     assert [identity(atoms) for atoms in last[:6]] == [identity(atoms) for atoms in first]
+    place = finished / "generation-02"
+    fitted = Model([str(place / f"member-{k}.ckpt") for k in range(2)]).fitted_to()
+    assert fitted["train"] == {frame.structure_hash[:16] for frame in read(place / "train.extxyz")}
+    assert len(fitted["train"]) == 12
+    assert fitted["valid"] == {frame.structure_hash[:16] for frame in read(finished / "valid.extxyz")}
 
 
 def test_members_differ_and_their_committee_has_the_errors_that_are_told(finished: Path) -> None:

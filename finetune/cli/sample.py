@@ -109,4 +109,5 @@ def merge(parts: Path, output: Path, names: list[str]) -> None:
     write_frames(output, frames)
     families = Counter(atoms.info["family"] for atoms in frames)
     print(f"{len(frames)} frames in {output}: " + ", ".join(f"{n} {family}" for family, n in families.items()))
-    print(f"{rejected.total()} rejected: " + ", ".join(f"{n} {reason}" for reason, n in rejected.most_common()))
+    reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.most_common())
+    print(f"{rejected.total()} rejected" + (f": {reasons}" if reasons else ""))

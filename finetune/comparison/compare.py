@@ -122,19 +122,20 @@ def compare(
         if not rows[row].only or name in rows[row].only or name == reference
     }
     provenance = {name: maker.provenance() for name, maker in columns.items()}
-    warnings = {(row, name): text for row in rows for name, text in _known(rows[row], columns).items()}
+    fitted = {name: hashes for name, maker in columns.items() if (hashes := maker.fitted_to())}
+    warnings = {(row, name): text for row in rows if fitted for name, text in _known(rows[row], fitted).items()}
     with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
         results = _run(cells, executor, progress) if computed else _kept(cells)
     return Comparison(columns, rows, results, reference, provenance, warnings)
 
 
-def _known(observable: Observable, columns: Mapping[str, Column]) -> dict[str, str]:
+def _known(observable: Observable, fitted: Mapping[str, Mapping[str, set[str]]]) -> dict[str, str]:
     """Columns whose models were fitted to frames that an observable judges by, and to how many."""
     judged = {frame.structure_hash[:HASH] for frame in observable.learnable()}
     words = {"train": "trained on", "valid": "validated on"}
     found: dict[str, str] = {}
-    for name, maker in columns.items() if judged else ():
-        counts = {part: len(judged & hashes) for part, hashes in maker.fitted_to().items()}
+    for name, parts in fitted.items():
+        counts = {part: len(judged & hashes) for part, hashes in parts.items()}
         texts = [f"{words[part]} {count} of these {len(judged)} frames" for part, count in counts.items() if count]
         found |= {name: ", ".join(texts)} if texts else {}
     return found

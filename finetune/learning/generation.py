@@ -7,6 +7,7 @@
 | `selected.extxyz` | what DFT is asked, and why |
 | `labelled.extxyz` | the answers |
 | `train.extxyz`, `member-K.ckpt` | all labelled frames, and the members fitted to them |
+| `frames.json` | hashes of the structures that the members were fitted to |
 | `graded.ckpt` | what knows extrapolation grades or calibrated errors, where these are the score |
 | `errors.json` | errors of the committee on the validation frames, and on the test frames where there are some |
 | `report.html` | all of the campaign up to here |
@@ -48,6 +49,7 @@ from finetune.learning.refitting import GENERATION, Job, Refit
 from finetune.learning.selectors import Candidates, Selector
 from finetune.learning.subcells import Cutter, subcells
 from finetune.potential import Potential
+from finetune.training.run import write_fitted
 from finetune.uncertainty import Graded, active_sets, calibrate
 
 GRADED = "graded.ckpt"
@@ -206,6 +208,7 @@ def refit(
 ) -> None:
     """Fit the members that are not there yet; where there is no new label they stay what they were."""
     wanted = [place / f"member-{k}.ckpt" for k in range(len(fits))]
+    write_fitted(place, read(place / "train.extxyz"), read(valid))
     if before is not None and not read_frames(place / "labelled.extxyz"):
         for path in wanted:
             copy(before / path.name, path)

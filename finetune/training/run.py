@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from rich.console import Console
 
 from finetune import models, plots
+from finetune.data.frames import Frame
 from finetune.evaluation import Evaluation, compare_table, evaluate
 from finetune.files import write_text
 from finetune.metrics import Errors, Row
@@ -106,10 +108,7 @@ class RunDirectory(Callback):
             first = json.loads(file.read_text())
             provenance = {**first, "resumed": [*first.get("resumed", []), provenance]}
         self._write(file.name, json.dumps(provenance, indent=1))
-        data = trainer.datamodule
-        parts = {"train": data.train_frames, "valid": data.valid_frames}
-        hashes = {part: [frame.structure_hash[:HASH] for frame in frames] for part, frames in parts.items()}
-        self._write(FITTED, json.dumps(hashes) + "\n")
+        write_fitted(self.directory, trainer.datamodule.train_frames, trainer.datamodule.valid_frames)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate the potential as it came, with refitted reference energies: on one footing with what comes out."""
@@ -197,6 +196,13 @@ class RunDirectory(Callback):
     def _write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""
         write_text(self.directory / name, text)
+
+
+def write_fitted(directory: Path, train: Sequence[Frame], valid: Sequence[Frame]) -> None:
+    """Write the hashes of the structures that the model of a directory is trained and validated on, `frames.json`."""
+    parts = {"train": train, "valid": valid}
+    hashes = {part: [frame.structure_hash[:HASH] for frame in frames] for part, frames in parts.items()}
+    write_text(directory / FITTED, json.dumps(hashes) + "\n")
 
 
 def errors_from(content: dict[str, Any]) -> Errors:
