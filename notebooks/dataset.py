@@ -5,8 +5,9 @@ Run from the top of the repository when labels have come in:
     python notebooks/dataset.py runs/dataset      # look at it first; then give data/interface
 
 The seed of the split is the smallest whose parts of all planned structures, labelled yet or not, have about the wanted
-sizes in frames and groups, hold every family each, and keep the target interface out of training: no error of any model
-is looked at, and groups keep their part while labels come in. Frames with a force above 20 eV/Å, which no dynamics
+sizes in frames and groups, hold every family each, have a third or more of the target interface's frames in the test
+part and in the training part each, and four groups of crystals or more in the test part: no error of any model is looked at, and groups keep their part while labels come in.
+A group is a trajectory, or all that begins with one built interface or glass; crystals of one formula are one. Frames with a force above 20 eV/Å, which no dynamics
 visits, are left out. Texts of the manifest are kept as they are.
 """
 
@@ -30,12 +31,13 @@ TEXTS = Path("data/interface/manifest.json")
 FRACTIONS = (0.70, 0.12, 0.18)
 TOLERANCE = 0.03  # of the shares of frames and of groups in each part
 LARGEST = 20.0  # force, eV/Å
+CRYSTALS = 4  # groups of them in the test part
 TARGETS = ("target:", "Li|Li7P3S11")  # groups of the target interface
 
 
 # %%
 def fits(parts: tuple[list[Frame], ...], families: set[str]) -> bool:
-    """Whether sizes are about right, every family is in every part, and the target is in none that a fit sees."""
+    """Whether sizes are about right, every family is in every part, and the target is in training and test."""
     groups = [{frame.group for frame in part} for part in parts]
     sizes = all(
         abs(len(counted[k]) / sum(map(len, counted)) - share) < TOLERANCE
@@ -43,7 +45,9 @@ def fits(parts: tuple[list[Frame], ...], families: set[str]) -> bool:
         for k, share in enumerate(FRACTIONS)
     )
     everywhere = all({frame.family for frame in part} == families for part in parts)
-    return sizes and everywhere and not any(frame.group.startswith(TARGETS) for part in parts[:2] for frame in part)
+    targets = [sum(frame.group.startswith(TARGETS) for frame in part) for part in parts]
+    crystals = {frame.group for frame in parts[2] if frame.family == "crystal"}
+    return sizes and everywhere and min(targets[0], targets[2]) >= sum(targets) / 3 and len(crystals) >= CRYSTALS
 
 
 def described(path: Path) -> dict[str, object]:

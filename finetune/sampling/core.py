@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -97,6 +98,11 @@ class Sampler(ABC):
     @abstractmethod
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """New frames; `info` carries `group`, the identity of the parent, and `made_by`, the way from it."""
+
+
+def named(kind: str, made_by: str) -> str:
+    """The name of a group that begins with this frame: what it is, and a hash of how it was made."""
+    return f"{kind}-{hashlib.sha256(made_by.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

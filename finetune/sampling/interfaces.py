@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, drawn
+from finetune.sampling.core import Context, Sampler, drawn, named
 from finetune.sampling.crystals import composition
 from finetune.sampling.slabs import Face, crystals_of, slab, structure, touching
 
@@ -86,7 +86,7 @@ class Coherent(Sampler):
     repeat: tuple[int, int] = (1, 1)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
-        """Interfaces; the group is the pair of crystals."""
+        """Interfaces; every one is a group of its own, named by the pair of crystals."""
         rng = context.rng
         tried = 0
         while tried < LONGEST_SEARCH:
@@ -166,7 +166,7 @@ class Coherent(Sampler):
         made_by = (
             f"Coherent({' | '.join(parts)}, gaps {gaps[0]:.2f} Å {edge}, repeat {self.repeat[0]} {self.repeat[1]})"
         )
-        group = "|".join(sorted(composition(slab) for slab in (below, above)))
+        group = named("|".join(sorted(composition(slab) for slab in (below, above))), made_by)
         return {"group": group, "strain": float(np.abs(match.strains).max()), "made_by": made_by}
 
 

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler
+from finetune.sampling.core import Context, Sampler, named
 from finetune.sampling.crystals import Crystals
 
 
@@ -37,7 +37,7 @@ class Stacked(Sampler):
     max_atoms: int = 36
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
-        """Stacks; the group is the pair of crystals."""
+        """Stacks; every one is a group of its own, named by the pair of crystals."""
         lower = Crystals(self.folder, 1, self.max_atoms - 1, self.lower).frames((), context)
         upper = Crystals(self.folder, 1, self.max_atoms - 1, self.upper).frames((), context)
         tried = 0
@@ -124,5 +124,6 @@ def stacked(below: Atoms, above: Atoms, gaps_A: np.ndarray, rng: np.random.Gener
         pbc=True,
     )
     names = f"{below.info['group']}|{above.info['group']}"
-    atoms.info = {"group": names, "made_by": f"Stacked({names}, gaps {gaps_A[0]:.2f} {gaps_A[1]:.2f} Å)"}
+    made_by = f"Stacked({names}, gaps {gaps_A[0]:.2f} {gaps_A[1]:.2f} Å)"
+    atoms.info = {"group": named(names, made_by), "made_by": made_by}
     return atoms
