@@ -6,9 +6,10 @@ Run from the top of the repository when labels have come in:
 
 The seed of the split is the smallest whose parts of all planned structures, labelled yet or not, have about the wanted
 sizes in frames and groups, hold every family each, have a third or more of the target interface's frames in the test
-part and in the training part each, and four groups of crystals or more in the test part: no error of any model is looked at, and groups keep their part while labels come in.
-A group is a trajectory, or all that begins with one built interface or glass; crystals of one formula are one. Frames with a force above 20 eV/Å, which no dynamics
-visits, are left out. Texts of the manifest are kept as they are.
+part and in the training part each, and four groups of crystals or more in the test part: no error of any model is
+looked at, and groups keep their part while labels come in. A group is a trajectory, or all that begins with one built
+interface or glass; crystals of one formula are one. Frames with a force above 20 eV/Å, which no dynamics visits, are
+left out. Texts of the manifest are kept as they are.
 """
 
 # %%

@@ -1,4 +1,4 @@
-"""How far DFT settings are from a converged calculation: forces, energy and stress, for the families of data/interface.
+"""How far DFT settings are from a converged calculation: forces, energy and stress, for the families of data/starting.
 
 Run from the top of the repository, with GPAW (extra `gpaw`); some hours on one core, and it goes on where it stopped:
 
@@ -45,7 +45,7 @@ CUTOFFS = {"Li | Li3P, 12 atoms": 12.0, "Li2P melt, 18 atoms": 7, "Li7P3S11 glas
 # %%
 def frames() -> dict[str, Atoms]:
     """The frame of each family."""
-    everything = [atoms for path in sorted(Path("data/interface").glob("*.extxyz")) for atoms in ase.io.read(path, ":")]
+    everything = [atoms for path in sorted(Path("data/starting").glob("*.extxyz")) for atoms in ase.io.read(path, ":")]
     found = {}
     for name, (made_by, index) in FAMILIES.items():
         alike = sorted((a for a in everything if a.info["made_by"] == made_by), key=identity)

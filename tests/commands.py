@@ -50,8 +50,8 @@ def process(*arguments: str | Path, log: Path, cwd: Path | None = None, **enviro
 
 
 def labelled(part: str) -> list[Atoms]:
-    """The smallest frames of a part of data/interface, with their DFT labels."""
-    frames = sorted(ase.io.read(ROOT / f"data/interface/{part}.extxyz", ":"), key=len)
+    """The smallest frames of a part of data/starting, with their DFT labels."""
+    frames = sorted(ase.io.read(ROOT / f"data/starting/{part}.extxyz", ":"), key=len)
     return frames[: PARTS[part]]
 
 

@@ -43,7 +43,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def _smallest_of_each_family() -> list[Atoms]:
-    frames = [atoms for path in sorted(ROOT.glob("data/interface/*.extxyz")) for atoms in ase.io.read(path, ":")]
+    frames = [atoms for path in sorted(ROOT.glob("data/starting/*.extxyz")) for atoms in ase.io.read(path, ":")]
     smallest: dict[str, Atoms] = {}
     for atoms in sorted(frames, key=len):
         smallest.setdefault(atoms.info["family"], atoms)
@@ -52,6 +52,6 @@ def _smallest_of_each_family() -> list[Atoms]:
 
 @pytest.fixture
 def interface_frames(_smallest_of_each_family: list[Atoms]) -> list[Atoms]:
-    """The smallest DFT frame of each family of data/interface, with `REF_` labels; yours to change."""
-    assert _smallest_of_each_family, "data/interface has no frames"
+    """The smallest DFT frame of each family of data/starting, with `REF_` labels; yours to change."""
+    assert _smallest_of_each_family, "data/starting has no frames"
     return [atoms.copy() for atoms in _smallest_of_each_family]

@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[1]
 
 @functools.cache
 def frames() -> list[Atoms]:
-    """All frames of data/interface without their labels, the smallest first; not yours to change."""
-    read = [atoms for path in sorted(ROOT.glob("data/interface/*.extxyz")) for atoms in ase.io.read(path, ":")]
+    """All frames of data/starting without their labels, the smallest first; not yours to change."""
+    read = [atoms for path in sorted(ROOT.glob("data/starting/*.extxyz")) for atoms in ase.io.read(path, ":")]
     plain = [Atoms(a.numbers, a.positions, cell=a.cell, pbc=a.pbc, info={"family": a.info["family"]}) for a in read]
     return sorted(plain, key=len)
 
 
 def of_family(family: str) -> Atoms:
-    """The smallest DFT frame of a family of data/interface, unlabelled."""
+    """The smallest DFT frame of a family of data/starting, unlabelled."""
     return next(atoms for atoms in frames() if atoms.info["family"] == family).copy()
 
 

@@ -27,7 +27,7 @@ from .commands import CONFIGS, THEIR_WARNINGS, command, fit_arguments, labelled,
 
 pytestmark = THEIR_WARNINGS
 
-DATA = Path(__file__).parents[1] / "data/interface"
+DATA = Path(__file__).parents[1] / "data/starting"
 Change = Callable[[Atoms], None]
 
 

@@ -16,7 +16,7 @@ from finetune.data.module import FrameData
 from finetune.data.reading import read
 from finetune.errors import InputError
 
-FOLDER = Path(__file__).parents[1] / "data" / "interface"
+FOLDER = Path(__file__).parents[1] / "data" / "starting"
 TRAIN = FOLDER / "train.extxyz"
 
 

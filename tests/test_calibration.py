@@ -118,9 +118,9 @@ def test_errors_go_with_a_score_that_knows_them(small, rng):
 
 @pytest.fixture(scope="module")
 def fitted():
-    """A small expansion solved for on the training frames of data/interface."""
+    """A small expansion solved for on the training frames of data/starting."""
     potential = Shifted(ACE(["Li", "P", "S"], nmax=[6, 2, 1], lmax=[0, 2, 1], functions=None))
-    train = read(ROOT / "data/interface/train.extxyz")
+    train = read(ROOT / "data/starting/train.extxyz")
     graphs, labels = [potential.graph(frame.atoms) for frame in train], [frame.labels for frame in train]
     batches = [collate_batch(potential.collate, graphs, labels, [k]) for k in range(len(train))]
     equations = gather(potential, batches)
@@ -130,7 +130,7 @@ def fitted():
 
 @pytest.mark.parametrize("score", ["constant", "gamma"])
 def test_coverage_of_dft_forces_is_within_three_points(fitted, rng, score):
-    held_out = [f for name in ("valid", "test") for f in read(ROOT / f"data/interface/{name}.extxyz")]
+    held_out = [f for name in ("valid", "test") for f in read(ROOT / f"data/starting/{name}.extxyz")]
     covered, atoms = 0.0, 0
     for _ in range(40):
         order = rng.permutation(len(held_out))
@@ -153,8 +153,8 @@ def test_a_shift_is_told_and_its_absence_is_not(small, rng):
 
 
 def test_a_shift_of_structures_is_told_for_dft_forces(fitted):
-    held_out = [f for name in ("valid", "test") for f in read(ROOT / f"data/interface/{name}.extxyz")]
-    crystals = [f for f in read(ROOT / "data/interface/train.extxyz") if f.family == "crystal"]
+    held_out = [f for name in ("valid", "test") for f in read(ROOT / f"data/starting/{name}.extxyz")]
+    crystals = [f for f in read(ROOT / "data/starting/train.extxyz") if f.family == "crystal"]
     assert coverage(calibrate(fitted, crystals, score="constant"), held_out).warnings
 
 

@@ -33,7 +33,7 @@ def small(**options) -> Shifted:
 
 @functools.cache
 def labelled(part: str) -> list[Frame]:
-    return [frame for frame in read(ROOT / f"data/interface/{part}.extxyz") if len(frame.atoms) < 25][:12]
+    return [frame for frame in read(ROOT / f"data/starting/{part}.extxyz") if len(frame.atoms) < 25][:12]
 
 
 def batches(potential: Shifted, part: str = "train", size: int = 3) -> list[Batch]:

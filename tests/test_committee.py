@@ -83,7 +83,7 @@ def test_members_see_what_their_own_cutoff_shows(members):
 
 
 def test_a_committee_is_evaluated_like_a_model(members):
-    known = read(ROOT / "data/interface/valid.extxyz")[:4]
+    known = read(ROOT / "data/starting/valid.extxyz")[:4]
     together = evaluate(Committee(members), known, progress=False)
     alone = [predict(Committee(members), frame.atoms) for frame in known]
     for name in ("energy", "forces", "energy_std", "forces_std"):

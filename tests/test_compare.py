@@ -295,7 +295,7 @@ def test_other_executors_run_cells(data, tmp_path):
 
 
 def test_a_committee_tells_how_far_its_spread_follows_its_error(root, tmp_path):
-    files = [str(root / "data/interface/test.extxyz")]
+    files = [str(root / "data/starting/test.extxyz")]
     frames = ase.io.read(files[0], ":3")
     ase.io.write(tmp_path / "few.extxyz", frames, format="extxyz")
     found = compare(

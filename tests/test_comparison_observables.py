@@ -240,6 +240,19 @@ def test_few_structures_or_short_runs_pass_no_verdict_and_many_tell_their_interv
     assert words[5].brief == "too short to judge"
 
 
+def test_one_failure_among_many_fails_whatever_its_interval(tmp_path):
+    starts = [fcc(cubic=True) for _ in range(8)]
+    starts[3].positions[0] += 0.7 * (starts[3].positions[1] - starts[3].positions[0])  # two atoms nearly on each other
+    files = write(tmp_path / "c.extxyz", starts)
+    runs = Stability(structures=files, temperatures_K=(30.0,), ps=0.2, most=8)
+    found = runs.measure(lennard_jones(EPSILON, SIGMA, 6.0), tmp_path / "runs")
+    verdict = runs.verdict(found, judge(found.figures, None, runs.limits(), runs.strict))
+    assert (verdict.word, verdict.brief) == ("beyond", "1 of 8 runs of 0.2 ps fails")
+    share = Figure("", "share with a hole", 10.0, "%", 0.25, 44.5)
+    holes = Compression(files=files)
+    assert judge([share], None, holes.limits(), holes.strict)[0].word == "beyond"
+
+
 def test_a_dip_behind_a_wall_that_nothing_climbs_is_told_and_one_within_reach_fails(tmp_path):
     well = morse(0.9, 1.4, 2.7)
 

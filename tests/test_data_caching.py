@@ -12,7 +12,7 @@ from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.errors import InputError
 
-TRAIN = Path(__file__).parents[1] / "data" / "interface" / "train.extxyz"
+TRAIN = Path(__file__).parents[1] / "data" / "starting" / "train.extxyz"
 
 
 @pytest.fixture(scope="module")

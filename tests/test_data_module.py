@@ -16,7 +16,7 @@ from finetune.data.reading import read
 from finetune.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")
-FOLDER = Path(__file__).parents[1] / "data" / "interface"
+FOLDER = Path(__file__).parents[1] / "data" / "starting"
 FILES = {part: str(FOLDER / f"{part}.extxyz") for part in ("train", "valid", "test")}
 
 

@@ -16,7 +16,7 @@ from finetune.data.labels import LabelKeys
 from finetune.data.reading import expand, read
 from finetune.errors import InputError
 
-TRAIN = Path(__file__).parents[1] / "data" / "interface" / "train.extxyz"
+TRAIN = Path(__file__).parents[1] / "data" / "starting" / "train.extxyz"
 VASP = Path(ase.__file__).parent / "test" / "testdata" / "vasp"
 
 

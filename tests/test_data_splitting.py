@@ -13,7 +13,7 @@ from finetune.data.reading import read
 from finetune.data.splitting import PARTS, check_disjoint, split, subset
 from finetune.errors import InputError
 
-FOLDER = Path(__file__).parents[1] / "data" / "interface"
+FOLDER = Path(__file__).parents[1] / "data" / "starting"
 
 
 def synthetic(groups, per_group=3, seed=0):

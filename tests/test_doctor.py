@@ -29,7 +29,7 @@ Files = dict[str, list[Atoms]]
 
 
 def small(root: Path, largest: int = FEWER) -> Files:
-    frames = {part: ase.io.read(root / f"data/interface/{part}.extxyz", ":") for part in PARTS}
+    frames = {part: ase.io.read(root / f"data/starting/{part}.extxyz", ":") for part in PARTS}
     return {part: [atoms for atoms in images if len(atoms) <= largest] for part, images in frames.items()}
 
 
@@ -124,7 +124,7 @@ def test_a_planted_fault_is_found_and_training_advised_against(
 
 
 def test_the_shipped_data_are_let_through(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("doctor", root / "data/interface", "--output", tmp_path) == 0
+    assert command("doctor", root / "data/starting", "--output", tmp_path) == 0
     text = capsys.readouterr().out
     assert "training can go on" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith(str(tmp_path))) <= 100
@@ -153,7 +153,7 @@ def test_labels_under_other_names_are_found_without_a_model(root: Path, tmp_path
 
 def test_mistakes_end_in_one_line(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.extxyz").write_text("7\nnothing\n")
-    good = root / "data/interface/valid.extxyz"
+    good = root / "data/starting/valid.extxyz"
     for arguments, words in (
         ([tmp_path / "missing.extxyz"], "no such file"),
         ([tmp_path / "broken.extxyz"], "cannot read"),
@@ -168,7 +168,7 @@ def test_mistakes_end_in_one_line(tmp_path: Path, root: Path, capsys: pytest.Cap
 
 
 def test_unusable_frames_are_named_and_the_others_looked_at(root: Path) -> None:
-    frames = read(root / "data/interface/valid.extxyz")
+    frames = read(root / "data/starting/valid.extxyz")
     frames[2].atoms.positions[1] = frames[2].atoms.positions[0]
     found = examine(frames, LabelKeys())
     assert verdicts(found, "frames") == ["fault"]
@@ -177,7 +177,7 @@ def test_unusable_frames_are_named_and_the_others_looked_at(root: Path) -> None:
 
 
 def test_a_frame_that_sticks_out_is_named(root: Path) -> None:
-    frames = read([root / "data/interface/train.extxyz", root / "data/interface/valid.extxyz"])
+    frames = read([root / "data/starting/train.extxyz", root / "data/starting/valid.extxyz"])
     frames[5].labels.forces[3] *= 1e4
     frames[6].labels.stress[0] += 2.0 * torch.eye(3)
     found = examine(frames, LabelKeys())
@@ -188,7 +188,7 @@ def test_a_frame_that_sticks_out_is_named(root: Path) -> None:
 
 def test_undetermined_elements_are_a_warning_while_some_compositions_differ(root: Path) -> None:
     formulas = ("Li2S", "Li3PS4")
-    found = examine([f for f in read(root / "data/interface") if formula(f) in formulas], LabelKeys())
+    found = examine([f for f in read(root / "data/starting") if formula(f) in formulas], LabelKeys())
     assert verdicts(found, "compositions") == ["warning"]
     assert "not determined" in named(found, "compositions")[0].words
 
@@ -205,7 +205,7 @@ def test_undetermined_elements_are_a_warning_while_some_compositions_differ(root
     ],
 )
 def test_temperatures_are_read_from_info(info: dict[str, object], temperature: float | None, root: Path) -> None:
-    frame = read(root / "data/interface/valid.extxyz")[0]
+    frame = read(root / "data/starting/valid.extxyz")[0]
     frame.atoms.info = info
     assert temperature_K(frame) == temperature
 

@@ -26,7 +26,7 @@ TOLERANCE = 1.001  # of MaxVol
 
 @pytest.fixture(scope="module")
 def train():
-    return ase.io.read(ROOT / "data/interface/train.extxyz", ":12")
+    return ase.io.read(ROOT / "data/starting/train.extxyz", ":12")
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from finetune.properties import Properties
 
 @pytest.fixture(scope="module", params=["0.3.0", "r2scan"])
 def untouched(request: pytest.FixtureRequest, root: Path) -> Evaluation:
-    """CHGNet on all frames of data/interface, in PBE as the labels and in another functional."""
-    frames = [f for f in read(sorted((root / "data" / "interface").glob("*.extxyz"))) if len(f.atoms) <= 30]
+    """CHGNet on all frames of data/starting, in PBE as the labels and in another functional."""
+    frames = [f for f in read(sorted((root / "data" / "starting").glob("*.extxyz"))) if len(f.atoms) <= 30]
     frames = [replace(frame, source="labels.extxyz", index=k) for k, frame in enumerate(frames)]
     return evaluate(CHGNet(request.param), frames, shift=True, progress=False)
 
@@ -196,7 +196,7 @@ def test_two_frames_prove_nothing(untouched: Evaluation) -> None:
 
 
 def test_a_stress_in_gpa_in_a_file_is_found_from_the_file_on(root: Path, tmp_path: Path) -> None:
-    frames = ase.io.read(root / "data" / "interface" / "valid.extxyz", ":")
+    frames = ase.io.read(root / "data" / "starting" / "valid.extxyz", ":")
     for atoms in frames:
         atoms.info["REF_stress"] = atoms.info["REF_stress"] / GPa
     ase.io.write(tmp_path / "gpa.extxyz", frames)

@@ -86,7 +86,7 @@ def test_readouts_on_one_trunk_are_as_many_potentials(kind):
 
 @pytest.fixture(scope="module")
 def train():
-    return read(ROOT / "data/interface/train.extxyz")
+    return read(ROOT / "data/starting/train.extxyz")
 
 
 @pytest.fixture(scope="module")

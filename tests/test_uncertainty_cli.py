@@ -20,7 +20,7 @@ from .structures import ROOT
 
 pytestmark = THEIR_WARNINGS
 
-DATA = ROOT / "data/interface"
+DATA = ROOT / "data/starting"
 
 
 @pytest.fixture(scope="module")

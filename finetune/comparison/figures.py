@@ -184,11 +184,15 @@ def judge(
 ) -> list[Judged]:
     """Each figure's distance from the reference, in units of DFT's own uncertainty; those in `strict` pass or fail."""
     known = reference.by_name() if reference is not None else {}
-    judged = [_judge_one(figure, known.get(figure.name), tolerances.get(figure.kind)) for figure in figures]
-    return [replace(one, strict=one.figure.kind in strict) for one in judged]
+    judged = []
+    for figure in figures:
+        stern = figure.kind in strict  # whether it passes is no matter of statistics
+        one = _judge_one(figure, known.get(figure.name), tolerances.get(figure.kind), not stern)
+        judged.append(replace(one, strict=stern))
+    return judged
 
 
-def _judge_one(figure: Figure, known: Figure | None, tolerance: Tolerance | None) -> Judged:
+def _judge_one(figure: Figure, known: Figure | None, tolerance: Tolerance | None, noisy: bool) -> Judged:
     wanted = known.value if known is not None and math.isfinite(known.value) else None
     if tolerance is None:
         return Judged(figure, wanted, math.nan)
@@ -198,7 +202,8 @@ def _judge_one(figure: Figure, known: Figure | None, tolerance: Tolerance | None
     if not math.isfinite(figure.value):
         return Judged(figure, wanted, math.inf)
     distance = abs(figure.value - wanted)
-    limit = math.hypot(tolerance.of(wanted), figure.error, 0.0 if known is None else known.error)
+    noise = [one.error for one in (figure, known) if one is not None and noisy]
+    limit = math.hypot(tolerance.of(wanted), *noise)
     if distance == 0:
         return Judged(figure, wanted, 0.0)
     return Judged(figure, wanted, distance / limit if limit > 0 else math.inf)

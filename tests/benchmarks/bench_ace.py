@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=30, help="calls of each calculator")
     parser.add_argument("--atoms", type=int, nargs="+", default=[200, 2000, 20000], help="sizes of cells, about")
     parser.add_argument("--fits", type=int, default=1, help="fits of each side")
-    parser.add_argument("--frames", type=Path, default=ROOT / "data/interface/train.extxyz", help="frames to fit to")
+    parser.add_argument("--frames", type=Path, default=ROOT / "data/starting/train.extxyz", help="frames to fit to")
     parser.add_argument("--degree", type=int, default=6, help="--max-degree of the peer's basis (6: 1047 coefficients)")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a promise is not kept")
     return parser
@@ -147,7 +147,7 @@ def fits(options: argparse.Namespace) -> bool:
             folder = Path(name)
             frames = ase.io.read(options.frames, ":")
             ase.io.write(folder / "train.extxyz", [plain(atoms) for atoms in frames])
-            valid = ROOT / "data/interface/valid.extxyz"
+            valid = ROOT / "data/starting/valid.extxyz"
             ase.io.write(folder / "valid.extxyz", [plain(atoms) for atoms in ase.io.read(valid, ":")])
             ours = _clock(lambda f=folder: _ours(f))
             peer = _clock(lambda f=folder: _peer(f, options.degree))

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Epoch time of this package and of upstream, side by side.")
     parser.add_argument("--only", choices=PEERS, action="append", help="race against this one only")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch on each side")
-    parser.add_argument("--frames", type=int, default=64, help="frames of data/interface, a multiple of the batch")
+    parser.add_argument("--frames", type=int, default=64, help="frames of data/starting, a multiple of the batch")
     parser.add_argument("--batch", type=int, default=4, help="structures in a batch")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of each fit; all but the first count as warm")
     parser.add_argument("--repeats", type=int, default=3, help="fits of each side, each in a fresh process")
@@ -68,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def prepare(backbone: str, folder: Path, count: int, tiny: bool) -> str:
     """Write training frames, one other frame for validation and the foundation; return the foundation's model name."""
-    frames = [atoms for path in sorted(ROOT.glob("data/interface/*.extxyz")) for atoms in ase.io.read(path, ":")]
+    frames = [atoms for path in sorted(ROOT.glob("data/starting/*.extxyz")) for atoms in ase.io.read(path, ":")]
     if not 0 < count <= len(frames):
-        raise SystemExit(f"--frames {count}: data/interface has {len(frames)}; give 1 to {len(frames)}")
+        raise SystemExit(f"--frames {count}: data/starting has {len(frames)}; give 1 to {len(frames)}")
     rng = np.random.default_rng(0)
     chosen = [frames[i] for i in rng.permutation(len(frames))[:count]]
     other = chosen[0].copy()

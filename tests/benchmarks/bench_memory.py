@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def write(count: int, folder: Path) -> None:
-    """Write `count` training frames, those of data/interface over and over with small displacements, and one more."""
-    frames = [atoms for path in sorted(ROOT.glob("data/interface/*.extxyz")) for atoms in ase.io.read(path, ":")]
+    """Write `count` training frames, those of data/starting over and over with small displacements, and one more."""
+    frames = [atoms for path in sorted(ROOT.glob("data/starting/*.extxyz")) for atoms in ase.io.read(path, ":")]
     rng = np.random.default_rng(0)
     order = rng.permutation(len(frames))
     rattled = []

@@ -65,7 +65,7 @@ def race(name: str, size: int, options: argparse.Namespace) -> bool:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # e3nn copies its compiled parts
-        known = sides(name, read(ROOT / "data/interface/train.extxyz")[: options.frames])
+        known = sides(name, read(ROOT / "data/starting/train.extxyz")[: options.frames])
     atoms, rng = crystal(size), np.random.default_rng(0)
     calculators = {side: finetune.calculator(made, device="cpu") for side, made in known.items()}
     times: dict[str, list[float]] = {side: [] for side in known}
