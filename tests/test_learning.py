@@ -88,6 +88,28 @@ def test_training_frames_are_all_that_was_labelled_before(finished: Path) -> Non
     assert fitted["valid"] == {frame.structure_hash[:16] for frame in read(finished / "valid.extxyz")}
 
 
+def test_a_control_of_spare_frames_costs_no_label(files: dict[str, str], tmp_path: Path) -> None:
+    given = campaign(files, control="spare", fraction=0.5)
+    learning, _, told = learn(tmp_path / "run", given)
+    whole = {identity(atoms): atoms for atoms in frames_of(Path(files["train"]))}
+    begun = {identity(atoms) for atoms in frames_of(learning.place(0) / "train.extxyz")}
+    assert 0 < len(begun) < len(whole)
+    had = set(begun)
+    for n in (1, 2):
+        selected, taken = (frames_of(learning.place(n, arm) / "labelled.extxyz") for arm in (False, True))
+        assert len(taken) == min(len(selected), len(whole) - len(had))
+        for atoms in taken:
+            assert identity(atoms) not in had
+            np.testing.assert_allclose(atoms.arrays["REF_forces"], whole[identity(atoms)].arrays["REF_forces"])
+            had.add(identity(atoms))
+        assert {identity(atoms) for atoms in frames_of(learning.place(n, True) / "train.extxyz")} == had
+    asked = {identity(atoms) for n in (1, 2) for atoms in frames_of(learning.place(n) / "selected.extxyz")}
+    assert {path.stem for path in (tmp_path / "run/labels").glob("*.extxyz")} == asked
+    assert any("spare frames for the control" in line for line in told)
+    with pytest.raises(InputError, match="fraction below 1"):
+        learn(tmp_path / "whole", campaign(files, control="spare"))
+
+
 def test_members_differ_and_their_committee_has_the_errors_that_are_told(finished: Path) -> None:
     place = finished / "generation-02"
     members = [models.load(place / f"member-{k}.ckpt") for k in range(2)]

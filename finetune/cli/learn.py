@@ -55,7 +55,7 @@ def learn(
     batch: int = 10,
     reactants: tuple[str, str] | None = None,
     cutter: Cutter | None = None,
-    control: Literal["candidates", "explored"] | None = None,
+    control: Literal["candidates", "explored", "spare"] | None = None,
     test: str | list[str] | None = None,
     fraction: float = 1.0,
     relabel: bool = False,
@@ -79,8 +79,8 @@ def learn(
         batch: labels that a generation asks for.
         reactants: formulas of the two phases that react, for the closeness to the reaction front.
         cutter: sub-cells for structures that are too large for DFT.
-        control: train a second committee on as many frames chosen at random among the `candidates`, or among all that
-            was `explored`.
+        control: train a second committee on as many frames chosen at random among the `candidates`, among all that
+            was `explored`, or among the `spare` training frames that `fraction` leaves out, which costs no label.
         test: labelled frames whose errors are told and decide nothing.
         fraction: share of the training frames to begin with.
         relabel: label train, valid and test by the labeller first, with a teacher in DFT's place.

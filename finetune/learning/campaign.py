@@ -12,10 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from finetune.data.checking import check
 from finetune.data.frames import Frame, data_hash
-from finetune.data.reading import read
-from finetune.data.splitting import check_disjoint, subset
 from finetune.errors import InputError
 from finetune.labelling.core import Labeller
 from finetune.labelling.store import Store, identity
@@ -24,6 +21,7 @@ from finetune.learning.exploration import Explorer
 from finetune.learning.fanout import Kept
 from finetune.learning.files import claim, once, read_frames
 from finetune.learning.harvesting import records, uncertain_share
+from finetune.learning.parts import SPARE, read_parts, spared
 from finetune.learning.refitting import GENERATION, Refit
 from finetune.learning.selectors import Batch, Random, Selector
 from finetune.learning.stopping import Stop, Summary
@@ -45,8 +43,9 @@ class Campaign:
         batch: labels that a generation asks for.
         reactants: formulas of the two phases that react; None counts all places alike.
         cutter: sub-cells for structures that are too large for DFT; None asks for whole structures.
-        control: a second committee is trained on as many frames that are chosen at random among the `candidates`, or
-            among all that was `explored`; None for no control.
+        control: a second committee is trained on as many frames that are chosen at random among the `candidates`, among
+            all that was `explored`, or among the `spare` training frames that `fraction` has left out, which have
+            labels already, so that the control costs none; None for no control.
         test: labelled frames whose errors are told and decide nothing.
         fraction: share of the training frames to begin with.
         relabel: the labeller labels the frames of train, valid and test first, because labels of two methods do not
@@ -65,7 +64,7 @@ class Campaign:
     batch: int = 10
     reactants: tuple[str, str] | None = None
     cutter: Cutter | None = None
-    control: Literal["candidates", "explored"] | None = None
+    control: Literal["candidates", "explored", "spare"] | None = None
     test: list[str] | None = None
     fraction: float = 1.0
     relabel: bool = False
@@ -80,6 +79,8 @@ class Campaign:
             raise InputError(f"members {self.members} and batch {self.batch} are 1 or more, seed {self.seed} 0 or more")
         if self.members < 2 and self.explorer.thresholds.score != "gamma":
             raise InputError(f"{self.explorer.thresholds.score} needs a committee; raise members to 2 or more")
+        if self.control == SPARE and self.fraction >= 1:
+            raise InputError("control: spare draws from training frames that are left out; give a fraction below 1")
         self.labeller.check()
 
     @property
@@ -116,7 +117,10 @@ class Learning:
         campaign.check()
         self.campaign, self.directory, self.executor, self.tell = campaign, directory, Kept(executor), tell
         self.labels = directory / "labels"
-        self.parts = self._read()
+        self.parts = read_parts(
+            *(campaign.train, campaign.valid, campaign.test, campaign.fraction, campaign.seed),
+            spare=campaign.control == SPARE,
+        )
         claim(directory, campaign.settings(self.parts), campaign.seed)
 
     def run(self, after: Callable[[Learning, int], None] = lambda learning, generation: None) -> str:
@@ -194,16 +198,22 @@ class Learning:
         campaign, path = self.campaign, self.place(n, control) / "selected.extxyz"
         if path.exists():
             return
+        rng = np.random.default_rng([campaign.seed, n, 8 if control else 7])
+        if control:
+            budget = len(read_frames(self.place(n) / "selected.extxyz"))
+        if control and campaign.control == SPARE:
+            spare, had = self.directory / f"{SPARE}.extxyz", self.place(n - 1, True) / "train.extxyz"
+            found = spared(read_frames(spare), read_frames(had), budget, n, rng)
+            self.tell(f"generation {n}: {len(found)} spare frames for the control")
+            once(path, found)
+            return
         selector: Selector = Random(apart=campaign.selector.apart) if control else campaign.selector
         whole = control and campaign.control == "explored"
         frames = steps.explored(self.place(n)) if whole else read_frames(self.place(n) / "candidates.extxyz")
         if whole and campaign.cutter is not None:
             frames = [atoms for atoms in frames if len(atoms) <= campaign.cutter.atoms]
-        if control:
-            budget = len(read_frames(self.place(n) / "selected.extxyz"))
         frames = steps.not_failed(frames, Store(self.labels, campaign.labeller))
         labelled = read_frames(self.place(n - 1, control) / "train.extxyz")
-        rng = np.random.default_rng([campaign.seed, n, 8 if control else 7])
         before = self.place(n - 1)
         chosen = steps.select(frames, labelled, before, selector, campaign.reactants, budget, rng)
         if not control:
@@ -220,11 +230,14 @@ class Learning:
         campaign = self.campaign
         places = [self.place(n, control) for control in ((False, True) if campaign.control else (False,))]
         asked = [read_frames(place / "selected.extxyz") for place in places]
+        spare = campaign.control == SPARE
         if not all((place / "labelled.extxyz").exists() for place in places):
-            steps.label([a for frames in asked for a in frames], campaign.labeller, self.executor, self.labels, n)
+            wanted = [atoms for frames in asked[: 1 if spare else None] for atoms in frames]
+            steps.label(wanted, campaign.labeller, self.executor, self.labels, n)
         for k, (place, frames) in enumerate(zip(places, asked, strict=True)):
             if not (place / "labelled.extxyz").exists():
-                found = steps.answers(frames, campaign.labeller, self.labels, n)
+                known = spare and k == 1  # the frames carry their labels
+                found = frames if known else steps.answers(frames, campaign.labeller, self.labels, n)
                 self._tell_failed(n, frames)
                 once(place / "labelled.extxyz", found)
             if not (place / "train.extxyz").exists():
@@ -248,7 +261,7 @@ class Learning:
         steps.refit(campaign.fits, place, before, valid, campaign.seed, n, self.executor)
         if not control:
             steps.grade(place, campaign.explorer.thresholds.score, valid)
-        parts = {name: self.directory / f"{name}.extxyz" for name in self.parts if name != "train"}
+        parts = {name: self.directory / f"{name}.extxyz" for name in self.parts if name not in ("train", SPARE)}
         if not (place / "errors.json").exists():
             once(place / "errors.json", steps.measure(place, parts))
 
@@ -274,14 +287,3 @@ class Learning:
                 "refused": len(read_frames(place / "selected.extxyz")) - len(read_frames(place / "labelled.extxyz")),
             }
         return Summary(n, self._asked(n, control), cost, errors["forces_rmse"], **about)
-
-    def _read(self) -> dict[str, list[Frame]]:
-        """Checked frames to train on, to judge by and to test on."""
-        campaign = self.campaign
-        parts = {"train": subset(read(campaign.train), campaign.fraction, campaign.seed), "valid": read(campaign.valid)}
-        if campaign.test:
-            parts["test"] = read(campaign.test)
-        for frames in parts.values():
-            check(frames)
-        check_disjoint(parts)
-        return parts

@@ -1,0 +1,46 @@
+"""The labelled frames that a campaign is given: to begin with, to judge by, and those that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+
+from finetune.data.checking import check
+from finetune.data.frames import Frame
+from finetune.data.reading import read
+from finetune.data.splitting import check_disjoint, subset
+from finetune.labelling.store import identity
+from finetune.learning.refitting import GENERATION
+
+SPARE = "spare"  # training frames that a campaign does not begin with
+
+
+def read_parts(
+    train: list[str], valid: list[str], test: list[str] | None, fraction: float, seed: int, spare: bool
+) -> dict[str, list[Frame]]:
+    """Checked frames to train on, to judge by, to test on, and, where they are wanted, those that are left out."""
+    whole = read(train)
+    parts = {"train": subset(whole, fraction, seed), "valid": read(valid)}
+    if test:
+        parts["test"] = read(test)
+    for frames in (whole, *parts.values()):
+        check(frames)
+    check_disjoint(parts)
+    if spare:
+        begun = {frame.structure_hash for frame in parts["train"]}
+        parts[SPARE] = [frame for frame in whole if frame.structure_hash not in begun]
+    return parts
+
+
+def spared(
+    spare: Sequence[Atoms], had: Sequence[Atoms], budget: int, generation: int, rng: np.random.Generator
+) -> list[Atoms]:
+    """Labelled frames at random of those that the control arm has not had."""
+    there = {identity(atoms) for atoms in had}
+    left = [atoms for atoms in spare if identity(atoms) not in there]
+    chosen = [left[k].copy() for k in rng.permutation(len(left))[:budget]]
+    for rank, atoms in enumerate(chosen):
+        atoms.info |= {"selector": "Random", "rank": rank, GENERATION: generation}
+    return chosen
