@@ -25,7 +25,7 @@ from finetune.comparison import Model
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.evaluation import evaluate
-from finetune.labelling import Calculated, Outcome
+from finetune.labelling import Calculated, Outcome, dask
 from finetune.labelling.store import identity
 from finetune.learning import Batch, Learning, Pool, Solved, Stop, Thresholds, Trained
 from finetune.learning.files import read_frames
@@ -327,14 +327,35 @@ def test_settings_that_mean_nothing_are_refused(files: dict[str, str], tmp_path:
         Thresholds(score="force_std")
 
 
+def test_a_campaign_on_a_dask_cluster_asks_for_the_same_frames(files: dict[str, str], tmp_path: Path) -> None:
+    given = campaign(files, stop=Stop(generations=1))
+    here, _, _ = learn(tmp_path / "here", given)
+    cluster = dask(workers=1)
+    try:
+        there = Learning(given, tmp_path / "there", cluster, lambda line: None)
+        there.run()
+    finally:
+        cluster.shutdown()
+    for name in ("candidates", "labelled"):
+        one, other = (frames_of(learning.place(1) / f"{name}.extxyz") for learning in (here, there))
+        assert [identity(atoms) for atoms in one] == [identity(atoms) for atoms in other]
+
+
 @pytest.mark.filterwarnings("default")  # jsonargparse says what a later config replaces
-@pytest.mark.parametrize("names", [("teacher",), ("interface",), ("interface", "chgnet")], ids="+".join)
+@pytest.mark.parametrize(
+    "names",
+    [("teacher",), ("interface",), ("interface", "chgnet"), ("interface", "chgnet", "workstation")],
+    ids="+".join,
+)
 def test_configs_are_understood(root: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
     words = [word for name in names for word in ("-c", str(root / f"configs/learn/{name}.yaml"))]
     options, text = parsed([*words, "--directory", str(tmp_path)])
     fit = options["fit"][0] if isinstance(options["fit"], list) else options["fit"]
     assert isinstance(fit, Trained if "chgnet" in names else Solved)
     assert options["explorer"].thresholds.low > 0
+    assert (options["control"] == "spare") == ("workstation" in names)
+    if "interface" in names:
+        assert len(options["explorer"].changes) == 3  # a later config changes single settings of the explorer
     assert "finetune.learning.Dynamics" in text
 
 

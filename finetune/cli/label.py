@@ -15,11 +15,9 @@ from finetune.errors import InputError
 from finetune.files import write_frames
 from finetune.labelling.core import Folders, Labeller
 from finetune.labelling.executors import Processes
-from finetune.labelling.run import Report, collect_folders, report
+from finetune.labelling.run import INPUTS, Report, collect_folders, report, write_folders
 from finetune.labelling.run import label as label_frames
-from finetune.labelling.store import Store, claim, identity, without_labels
-
-INPUTS = "*/frame.extxyz"  # what folders of input hold
+from finetune.labelling.store import Store, claim
 
 
 def run(arguments: list[str]) -> int:
@@ -73,7 +71,9 @@ def label(
     if isinstance(labeller, Folders):
         inputs = output.with_name(output.name + ".inputs")
         if not collect:
-            write_inputs(atoms, labeller, inputs)
+            new, all_there = write_folders(atoms, labeller, inputs)
+            print(f"{new} folders of input written, {all_there} are in {inputs}; run the code in each of them")
+            print("(POTCAR.spec names the potentials), then the same command with --collect reads the results")
             return 0
         claim(inputs, labeller, INPUTS)
         found = collect_folders(atoms, labeller, inputs, directory)
@@ -86,20 +86,6 @@ def label(
         write_frames(output, found.labelled)
     tell(found, output, directory)
     return int(bool(found.failed))
-
-
-def write_inputs(frames: Sequence[ase.Atoms], labeller: Folders, inputs: Path) -> None:
-    """Write a folder of input for each frame that has none yet, and say how to go on."""
-    names = {identity(atoms): without_labels(atoms) for atoms in frames}
-    claim(inputs, labeller, INPUTS)
-    new = [name for name in names if not (inputs / name).exists()]
-    for name in new:
-        labeller.write(names[name], inputs / f"{name}.partial")
-        (inputs / f"{name}.partial").rename(inputs / name)
-    print(
-        f"{len(new)} folders of input written, {len(names)} are in {inputs}; run the code in each of them (POTCAR.spec"
-    )
-    print("names the potentials), then the same command with --collect reads the results")
 
 
 def with_origin(atoms: ase.Atoms, family: str, group: str) -> ase.Atoms:

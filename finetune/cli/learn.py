@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from finetune.cli import inputs
 from finetune.files import locked, write_text
-from finetune.labelling.core import Labeller
+from finetune.labelling.core import Folders, Labeller, Waiting
 from finetune.labelling.executors import Processes
 from finetune.learning.campaign import Campaign, Learning
 from finetune.learning.exploration import Explorer
@@ -23,11 +23,18 @@ from finetune.learning.stopping import Stop
 from finetune.learning.subcells import Cutter
 from finetune.learning.tracking import track
 
+WAITING = 3  # exit status where calculations are to be run by the user
 
-def run(arguments: list[str]) -> None:
-    """Learn with arguments as on the command line."""
+
+def run(arguments: list[str]) -> int:
+    """Learn with arguments as on the command line; status 3 where it waits for calculations that the user runs."""
     options, text = parsed(arguments[1:])
-    learn(**options, text=text)
+    try:
+        learn(**options, text=text)
+    except Waiting as waiting:
+        print(waiting)
+        return WAITING
+    return 0
 
 
 def parsed(arguments: list[str]) -> tuple[dict[str, Any], str]:
@@ -47,7 +54,7 @@ def learn(
     directory: Path,
     train: str | list[str],
     valid: str | list[str],
-    labeller: Labeller,
+    labeller: Labeller | Folders,
     explorer: Explorer,
     fit: Refit | list[Refit],
     members: int = 4,
@@ -71,7 +78,9 @@ def learn(
         directory: where everything is written; the same command goes on there.
         train: labelled frames to begin with.
         valid: labelled frames to judge by, always the same ones; never trained on.
-        labeller: what answers, DFT or a teacher, by `class_path`.
+        labeller: what answers, DFT or a teacher, by `class_path`. One that writes folders of input
+            (`finetune.labelling.VaspFolders`) leaves them in DIR/labels.inputs and ends with status 3; when they have
+            been run, the same command goes on.
         explorer: where candidates come from, and which of them are uncertain enough.
         fit: how the members of the committee are fitted; a list is taken in turn, for a mixed committee.
         members: of the committee.

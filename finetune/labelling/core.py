@@ -11,6 +11,8 @@ from typing import Any
 
 from ase import Atoms
 
+from finetune.errors import InputError
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -27,6 +29,10 @@ class Outcome:
     reasons: list[str] = field(default_factory=list)
     log: str = ""
     wall_s: float = 0.0
+
+
+class Waiting(InputError):
+    """Calculations that the user runs are not finished."""
 
 
 class Method(ABC):

@@ -13,8 +13,10 @@ from tqdm import tqdm
 from finetune.errors import InputError
 from finetune.labelling.core import Folders, Labeller, Outcome
 from finetune.labelling.executors import withdraw
-from finetune.labelling.store import Store, identity, of_label, without_labels
+from finetune.labelling.store import Store, claim, identity, of_label, without_labels
 
+INPUTS = "*/frame.extxyz"  # what folders of input hold
+GIVEN_UP = "GIVEN_UP"  # a file in a folder of input that nobody will run
 POLL_S = 1.0  # how often it is noted which frames are being computed
 
 
@@ -123,12 +125,25 @@ def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], stor
         running = {pending[future] for future in waiting if future.running()}
 
 
+def write_folders(frames: Sequence[Atoms], labeller: Folders, inputs: Path) -> tuple[int, int]:
+    """Write a folder of input for each frame that has none yet; how many are new, and how many frames there are."""
+    names = {identity(atoms): without_labels(atoms) for atoms in frames}
+    claim(inputs, labeller, INPUTS)
+    new = [name for name in names if not (inputs / name).exists()]
+    for name in new:
+        labeller.write(names[name], inputs / f"{name}.partial")
+        (inputs / f"{name}.partial").rename(inputs / name)
+    return len(new), len(names)
+
+
 def collect_folders(frames: Sequence[Atoms], labeller: Folders, inputs: Path, directory: Path) -> Report:
     """Read what is finished in folders of input, one for each frame; see `label` for the rest."""
     store = Store(directory, labeller)
     for name, atoms in {identity(atoms): without_labels(atoms) for atoms in frames}.items():
         if not store.done(name):
             outcome = labeller.collect(atoms, inputs / name)
+            if outcome is None and (inputs / name / GIVEN_UP).exists():
+                outcome = Outcome(None, ["it has been given up"])
             store.forget(name)
             if outcome is not None:
                 store.put(name, atoms, outcome)

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from finetune.data.frames import Frame, data_hash
 from finetune.errors import InputError
-from finetune.labelling.core import Labeller
+from finetune.labelling.core import Folders, Labeller
 from finetune.labelling.store import Store, identity
 from finetune.learning import generation as steps
 from finetune.learning.exploration import Explorer
@@ -35,7 +35,7 @@ class Campaign:
     Attributes:
         train: labelled frames to begin with.
         valid: labelled frames to judge by, the same ones in every generation; never trained on.
-        labeller: what answers, DFT or a teacher.
+        labeller: what answers, DFT or a teacher; or what writes folders of input for the user to run.
         explorer: where candidates come from, and which of them are uncertain enough.
         fit: how members are fitted; several ways are taken in turn, for a mixed committee.
         members: of the committee.
@@ -56,7 +56,7 @@ class Campaign:
 
     train: list[str]
     valid: list[str]
-    labeller: Labeller
+    labeller: Labeller | Folders
     explorer: Explorer
     fit: list[Refit]
     members: int = 4

@@ -36,7 +36,8 @@ from finetune.data.caching import QUIET_S
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.evaluation import evaluate
-from finetune.labelling.core import Labeller
+from finetune.labelling.core import Folders, Labeller, Method, Waiting
+from finetune.labelling.run import GIVEN_UP, collect_folders, write_folders
 from finetune.labelling.run import label as label_frames
 from finetune.labelling.run import report as labels_of
 from finetune.labelling.store import Store, identity
@@ -173,16 +174,31 @@ def not_failed(candidates: Sequence[Atoms], store: Store) -> list[Atoms]:
 
 
 def label(
-    frames: Sequence[Atoms], labeller: Labeller, executor: Executor, directory: Path, generation: int
+    frames: Sequence[Atoms], labeller: Labeller | Folders, executor: Executor, directory: Path, generation: int
 ) -> list[Atoms]:
-    """Labels of frames that have none in the store yet, then the labels of all that could be computed."""
+    """Labels of frames that have none in the store yet, then the labels of all that could be computed.
+
+    Raises:
+        Waiting: the user has to run calculations first.
+    """
     if not frames:
         return []
-    label_frames(frames, labeller, executor, directory)
+    if isinstance(labeller, Folders):
+        inputs = directory.with_name(f"{directory.name}.inputs")
+        write_folders(frames, labeller, inputs)
+        left = collect_folders(frames, labeller, inputs, directory).missing
+        if left:
+            raise Waiting(
+                f"generation {generation} waits for {len(left)} of {len(frames)} calculations in {inputs}: run the "
+                "code in each folder, and the same command goes on; a folder that is to be given up gets a file "
+                f"named {GIVEN_UP}"
+            )
+    else:
+        label_frames(frames, labeller, executor, directory)
     return answers(frames, labeller, directory, generation)
 
 
-def answers(frames: Sequence[Atoms], labeller: Labeller, directory: Path, generation: int) -> list[Atoms]:
+def answers(frames: Sequence[Atoms], labeller: Method, directory: Path, generation: int) -> list[Atoms]:
     """The labels that the store has of frames, in their order, told which generation asked for them."""
     found = labels_of(frames, Store(directory, labeller)).labelled if frames else []
     for atoms in found:
