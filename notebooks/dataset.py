@@ -9,7 +9,7 @@ sizes in frames and groups, hold every family each, have a third or more of the 
 part and in the training part each, and four groups of crystals or more in the test part: no error of any model is
 looked at, and groups keep their part while labels come in. A group is a trajectory, or all that begins with one built
 interface or glass; crystals of one formula are one. Frames with a force above 20 eV/Å, which no dynamics visits, are
-left out. Texts of the manifest are kept as they are.
+left out.
 """
 
 # %%
@@ -28,7 +28,7 @@ from finetune.data.splitting import PARTS, split
 from finetune.files import write_frames, write_text
 
 PLANNED, LABELS = Path("data/campaign/structures"), Path("data/campaign/labels")
-TEXTS = Path("data/interface/manifest.json")
+TEXTS = Path("data/campaign/texts.json")  # of the manifest
 FRACTIONS = (0.70, 0.12, 0.18)
 TOLERANCE = 0.03  # of the shares of frames and of groups in each part
 LARGEST = 20.0  # force, eV/Å
