@@ -165,6 +165,8 @@ def _span(own: Mapping[str, Sequence[Curve]], reference: str | None) -> tuple[fl
     if len(right) and np.ptp(right) > 0:
         low, high = max(low, right.min() - ROOM * np.ptp(right)), min(high, right.max() + ROOM * np.ptp(right))
     cut = bool(values.min() < low or values.max() > high)
+    if any(curve.whole for curve in flat):
+        return float(low), float(high), cut
     if not cut and not fixed:
         return None
     shown = values[(values >= low) & (values <= high)]

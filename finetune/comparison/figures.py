@@ -60,6 +60,7 @@ class Curve:
         high: upper end.
         diagonal: y = x is what is right, so the panel has that line.
         limits: lowest and highest ordinate that the panel shows; None leaves that to the data.
+        whole: the panel shows all between the limits, also where there are no data.
     """
 
     panel: str
@@ -72,6 +73,7 @@ class Curve:
     high: Sequence[float] | None = None
     diagonal: bool = False
     limits: Sequence[float] | None = None
+    whole: bool = False
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Curve:

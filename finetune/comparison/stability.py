@@ -93,7 +93,7 @@ class Stability(Observable):
         x = [0.0, *times, self.ps]
         y = [1 - k / len(ends) for k in range(len(times) + 1)] + [1 - len(times) / len(ends)]
         labels = ("time, ps", "runs that go on, %")
-        curve = Curve("Survival", x, [100 * v for v in y], *labels, style="steps", limits=(0.0, 105.0))
+        curve = Curve("Survival", x, [100 * v for v in y], *labels, style="steps", limits=(0.0, 105.0), whole=True)
         return Measured(figures, [curve], [f"{name}: {guard} after {time:.3f} ps" for name, time, guard in failed])
 
     def verdict(self, measured: Measured, judged: Sequence[Judged]) -> Verdict:
