@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -44,6 +46,7 @@ def process(*arguments: str | Path, log: Path, cwd: Path | None = None, **enviro
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs of shells ignore it
             cwd=cwd,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
