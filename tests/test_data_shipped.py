@@ -13,38 +13,76 @@ from finetune.data.reading import read
 from finetune.data.splitting import PARTS, split
 
 FOLDER = Path(__file__).parents[1] / "data"
-MANIFEST = json.loads((FOLDER / "interface" / "manifest.json").read_text())
-PATHS = {part: FOLDER / "interface" / f"{part}.extxyz" for part in PARTS}
+SETS = ("interface", "starting")
+
+
+def manifest(name: str) -> dict:
+    return json.loads((FOLDER / name / "manifest.json").read_text())
+
+
+def path(name: str, part: str) -> Path:
+    return FOLDER / name / f"{part}.extxyz"
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_files_have_the_hashes_and_counts_of_the_manifest(part):
-    said, frames = MANIFEST["files"][f"{part}.extxyz"], read(PATHS[part])
-    assert hashlib.sha256(PATHS[part].read_bytes()).hexdigest() == said["sha256"]
+@pytest.mark.parametrize("name", SETS)
+def test_files_have_the_hashes_and_counts_of_the_manifest(name, part):
+    said, frames = manifest(name)["files"][f"{part}.extxyz"], read(path(name, part))
+    assert hashlib.sha256(path(name, part).read_bytes()).hexdigest() == said["sha256"]
     assert len(frames) == said["frames"]
     assert sum(len(frame.atoms) for frame in frames) == said["atoms"]
     assert len({frame.group for frame in frames}) == said["groups"]
     assert dict(Counter(frame.family for frame in frames)) == said["families"]
 
 
-def test_splitting_all_frames_again_gives_the_shipped_parts():
-    frames = read(list(PATHS.values()))
-    assert data_hash(frames) == MANIFEST["data_hash"]
-    parts = split(frames[::-1], tuple(MANIFEST["split"]["fractions"]), MANIFEST["split"]["seed"])
+@pytest.mark.parametrize("name", SETS)
+def test_splitting_all_frames_again_gives_the_shipped_parts(name):
+    said, frames = manifest(name), read([path(name, part) for part in PARTS])
+    assert data_hash(frames) == said["data_hash"]
+    parts = split(frames[::-1], tuple(said["split"]["fractions"]), said["split"]["seed"])
     for part, again in zip(PARTS, parts, strict=True):
-        assert data_hash(again) == data_hash(read(PATHS[part]))
+        assert data_hash(again) == data_hash(read(path(name, part)))
 
 
-def test_every_part_has_every_family_and_the_target_interface_is_only_in_test():
+@pytest.mark.parametrize("name", SETS)
+def test_every_part_has_every_family(name):
+    said = manifest(name)
     for part in PARTS:
-        assert set(MANIFEST["files"][f"{part}.extxyz"]["families"]) == set(MANIFEST["families"])
-    targets = {part: sum(frame.group.startswith("target:") for frame in read(PATHS[part])) for part in PARTS}
-    assert targets == {"train": 0, "valid": 0, "test": 3}
+        assert set(said["files"][f"{part}.extxyz"]["families"]) == set(said["families"])
 
 
-def test_frames_say_how_they_were_made_and_what_they_cost():
-    for atoms in ase.io.read(PATHS["train"], index=":"):
-        assert {"family", "group", "made_by", "id", "wall_s"} <= set(atoms.info)
+def test_the_dataset_has_what_it_is_for():
+    frames = {part: read(path("interface", part)) for part in PARTS}
+    together = [frame for part in PARTS for frame in frames[part]]
+    assert len(together) >= 250
+    target = [frame for frame in together if frame.group.startswith("Li|Li7P3S11-")]
+    assert len(target) >= 8
+    assert all(50 <= len(frame.atoms) <= 80 for frame in target)
+    assert sum(frame.family == "amorphous" for frame in together) >= 60
+    others = [frame for frame in together if frame.group.startswith(("Li|Li2S-", "Li|Li3P-", "Li|Li3PS4-"))]
+    assert len(others) >= 40
+    assert max(float(frame.labels.forces.norm(dim=1).max()) for frame in together) <= 20.0
+
+
+def test_crystals_of_the_test_part_are_of_formulas_that_are_not_learned_from():
+    formulas = {
+        part: {
+            frame.atoms.get_chemical_formula(empirical=True)
+            for frame in read(path("interface", part))
+            if frame.family == "crystal"
+        }
+        for part in PARTS
+    }
+    assert len(formulas["test"]) >= 3
+    assert not formulas["test"] & (formulas["train"] | formulas["valid"])
+    assert {"Li", "Li2S", "Li3P"} <= formulas["train"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_frames_say_how_they_were_made_and_what_they_cost(name):
+    method = {"interface": "label_method", "starting": "id"}[name]
+    for atoms in ase.io.read(path(name, "train"), index=":"):
+        assert {"family", "group", "made_by", method, "wall_s"} <= set(atoms.info)
 
 
 def test_structures_are_readable_and_small():
@@ -61,4 +99,4 @@ def test_sources_are_attributed():
     text = (FOLDER / "structures" / "README.md").read_text()
     for words in ("CC BY 4.0", "10.1063/1.4812323", "OBELiX", "matcalc"):
         assert words in text
-    assert MANIFEST["licence"] == "CC-BY-4.0"
+    assert all(manifest(name)["licence"] == "CC-BY-4.0" for name in SETS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -17,7 +18,7 @@ from ase.units import GPa, kcal, mol
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.doctor import Examination, Finding, examine
-from finetune.doctor.coverage import formula, temperature_K
+from finetune.doctor.coverage import coverage, covered, formula, temperature_K
 
 from .commands import command
 
@@ -124,7 +125,7 @@ def test_a_planted_fault_is_found_and_training_advised_against(
 
 
 def test_the_shipped_data_are_let_through(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("doctor", root / "data/starting", "--output", tmp_path) == 0
+    assert command("doctor", root / "data/interface", "--output", tmp_path) == 0
     text = capsys.readouterr().out
     assert "training can go on" in text
     assert max(len(line) for line in text.splitlines() if not line.startswith(str(tmp_path))) <= 100
@@ -132,8 +133,8 @@ def test_the_shipped_data_are_let_through(root: Path, tmp_path: Path, capsys: py
     assert content["sound"]
     assert {finding["verdict"] for finding in content["findings"]} <= {"good", "warning", "skipped"}
     assert all(finding["remedy"] for finding in content["findings"] if finding["verdict"] == "warning")
-    assert sum(content["compositions"].values()) == sum(content["files"].values()) == 64
-    assert content["closest_A"]["P-S"] == pytest.approx(1.59, abs=0.01)
+    assert sum(content["compositions"].values()) == sum(content["files"].values()) == 254
+    assert content["closest_A"]["P-S"] == pytest.approx(1.81, abs=0.01)
     for name in ("distances.png", "forces.png", "energies.png"):
         picture = matplotlib.image.imread(tmp_path / name)[..., :3]
         assert picture.shape[1] > 800
@@ -208,6 +209,17 @@ def test_temperatures_are_read_from_info(info: dict[str, object], temperature: f
     frame = read(root / "data/starting/valid.extxyz")[0]
     frame.atoms.info = info
     assert temperature_K(frame) == temperature
+
+
+def test_many_temperatures_are_told_in_bins(root: Path) -> None:
+    frames = read(root / "data/starting/valid.extxyz")
+    for count, told in ((2, "300 K 4, 305 K 4; 0 frames"), (8, "300 to 400 K 8; 0 frames")):
+        for k, frame in enumerate(frames):
+            frame.atoms.info = {"temperature_K": 300 + 5 * (k % count)}
+        assert told in " ".join(finding.words for finding in covered(frames, coverage(frames)))
+    spread = {**{40.0 + 97 * k: 1 for k in range(8)}, 1500.0: 3, 3.0: 1}
+    words = " ".join(f.words for f in covered(frames, replace(coverage(frames), temperatures=spread)))
+    assert "0 to 300 K 4, 300 to 600 K 3, 600 to 900 K 2, 1500 to 1800 K 3" in words
 
 
 def named(found: Examination, check: str) -> list[Finding]:

@@ -172,6 +172,14 @@ def test_likeness_does_not_see_rotation_order_or_supercells(rng: np.random.Gener
     assert distances.max() < 1e-3
 
 
+def test_equal_surroundings_in_other_proportions_are_not_alike() -> None:
+    lonely = [
+        Atoms(symbols, [(20 * k, 0, 0) for k in range(len(symbols))]) for symbols in (["Li", "P"], ["Li", "Li", "P"])
+    ]
+    distances = likeness(lonely, None).distances(np.arange(2), np.arange(2))
+    assert distances[0, 1] == pytest.approx(np.sqrt(2) * (1 / 6) / 0.02)
+
+
 def test_one_file_has_no_leaks(rng: np.random.Generator) -> None:
     assert [finding.verdict for finding in leaks(trajectory(rng, 3))] == ["skipped"]
 

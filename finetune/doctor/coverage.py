@@ -24,6 +24,7 @@ STICKS_OUT = 7.0  # median absolute deviations as standard deviations; one norma
 LEAST_SPREAD = {"force": 0.2, "pressure": 0.3, "energy": 0.02}  # log, GPa, eV/atom: a smaller spread is taken as this
 TOO_CLOSE = 0.6  # of the sum of the covalent radii
 NEVER_NEAR = 1.5  # sums of the covalent radii within which a pair of elements should have been
+MOST_TEMPERATURES = 6  # named one by one
 MIN_FRAMES = 8  # fewer have no usual value to stick out from
 SHELL = 0.1  # Å
 EDGES = np.arange(0.0, CUTOFF + SHELL / 2, SHELL)
@@ -78,12 +79,21 @@ def covered(frames: Sequence[Frame], seen: Coverage) -> list[Finding]:
     findings = [Finding("coverage: compositions", "good", words), *_strange_elements(frames)]
     if seen.temperatures:
         told = sum(seen.temperatures.values())
-        each = ", ".join(f"{t:g} K {count}" for t, count in seen.temperatures.items())
-        words = f"{each}; {len(frames) - told} frames name none"
+        words = f"{_told(seen.temperatures)}; {len(frames) - told} frames name none"
         findings.append(Finding("coverage: temperatures", "good", words))
     else:
         findings.append(Finding("coverage: temperatures", "skipped", "no frame names a temperature in info"))
     return [*findings, _pairs(frames, seen)]
+
+
+def _told(temperatures: Mapping[float, int]) -> str:
+    """Numbers of frames by temperature; by bins of a fifth of the range and at least 100 K where there are many."""
+    if len(temperatures) <= MOST_TEMPERATURES:
+        return ", ".join(f"{t:g} K {count}" for t, count in temperatures.items())
+    low, high = min(temperatures), max(temperatures)
+    width = max(100, 100 * int(np.ceil((high - low) / 500)))
+    bins = Counter(int(t // width) * width for t in temperatures for _ in range(temperatures[t]))
+    return ", ".join(f"{start} to {start + width} K {bins[start]}" for start in sorted(bins))
 
 
 def outliers(frames: Sequence[Frame], evaluation: Evaluation | None) -> list[Finding]:

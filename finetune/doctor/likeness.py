@@ -20,12 +20,17 @@ CUTOFF = 6.0  # Å, of distances that are counted
 BIN, BROAD = 0.05, 0.15  # Å, of the histograms of distances
 RATTLE = 0.03  # Å, standard deviation of each coordinate, the unit of distance between structures
 CHUNK = 500  # structures whose graphs are held at once
+SHARE = 0.02  # change in an element's share of the atoms that counts as much: a vacancy among 50 atoms
 SAMPLE = 12  # structures that are rattled to find it
 
 
 @dataclass(frozen=True, eq=False)
 class Likeness:
-    """Vectors of structures, shape (structures, d), scaled so that a random displacement of `RATTLE` is 1."""
+    """Vectors of structures, shape (structures, d), scaled so that a random displacement of `RATTLE` is 1.
+
+    The last entries are the elements' shares of the atoms in units of `SHARE`: means over atoms can agree by chance
+    where the compositions differ.
+    """
 
     vectors: np.ndarray
     by: str
@@ -53,7 +58,8 @@ def likeness(structures: Sequence[Atoms], potential: Potential | None, batch_edg
         vectors, by = descriptors(potential, everything, elements, batch_edges), "descriptors"
     moved = np.linalg.norm(vectors[len(structures) :] - vectors[chosen], axis=1)
     unit = float(np.median(moved)) or 1.0
-    return Likeness(vectors[: len(structures)] / unit, by)
+    shares = np.array([[(atoms.numbers == z).mean() for z in elements] for atoms in structures])
+    return Likeness(np.hstack([vectors[: len(structures)] / unit, shares / SHARE]), by)
 
 
 def descriptors(
