@@ -255,6 +255,20 @@ def test_a_start_that_is_absurd_costs_its_run_only(files: dict[str, str], tmp_pa
     assert ends == {"starts@0": "start", "starts@1": None, "starts@2": None}
 
 
+def test_structures_of_held_out_groups_begin_no_run(files: dict[str, str], tmp_path: Path) -> None:
+    starts = frames_of(Path(files["starts"]))
+    starts[1].info["group"] = frames_of(Path(files["valid"]))[2].info["group"]
+    ase.io.write(tmp_path / "starts.extxyz", starts, format="extxyz")
+    changed = {"starts": [str(tmp_path / "starts.extxyz")], "runs": 6}
+    learning, _, told = learn(tmp_path / "run", campaign(files, changed, stop=Stop(generations=1)))
+    begun = [run["start"] for run in records(learning.place(1) / "explored")]
+    assert len(begun) == 6
+    assert set(begun) == {"starts@0", "starts@2"}
+    assert told[0].startswith("1 structures begin no exploration")
+    with pytest.raises(InputError, match=r"all 3 structures of .*starts.extxyz are of groups of the validation"):
+        Pool(files=[str(tmp_path / "starts.extxyz")]).tasks(0, 1, {atoms.info["group"] for atoms in starts})
+
+
 def test_without_candidates_the_members_stay_and_the_campaign_stops(files: dict[str, str], tmp_path: Path) -> None:
     certain = {"thresholds": Thresholds(select=19.0, stop=20.0)}
     learning, reason, _ = learn(tmp_path, campaign(files, certain, stop=Stop(patience=1)))

@@ -121,12 +121,16 @@ class Learning:
             *(campaign.train, campaign.valid, campaign.test, campaign.fraction, campaign.seed),
             spare=campaign.control == SPARE,
         )
+        self.held_out = {frame.group for name in ("valid", "test") for frame in self.parts.get(name, [])}
         claim(directory, campaign.settings(self.parts), campaign.seed)
 
     def run(self, after: Callable[[Learning, int], None] = lambda learning, generation: None) -> str:
         """Generations until it is over, and why it is; `after` is called at the end of each."""
         for path in self.directory.rglob("*.partial"):  # of a run that was killed
             path.unlink(missing_ok=True)
+        _, left_out = self.campaign.explorer.pool(self.held_out)
+        if left_out:
+            self.tell(f"{left_out} structures begin no exploration, being of groups of the validation or test frames")
         n = 0
         while True:
             self.generation(n)
@@ -182,7 +186,7 @@ class Learning:
         campaign, place, before = self.campaign, self.place(n), self.place(n - 1)
         thresholds = campaign.explorer.thresholds
         if not (place / "candidates.extxyz").exists():
-            tasks = campaign.explorer.tasks(campaign.seed, n)
+            tasks = campaign.explorer.tasks(campaign.seed, n, self.held_out)
             steps.explore(campaign.explorer, tasks, before, place / "explored", self.executor, f"explore {n}")
             found, about = steps.gather_candidates(steps.explored(place), thresholds, campaign.cutter, before)
             for reason in about["refused"]:

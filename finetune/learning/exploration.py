@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.learning.files import read_frames
@@ -64,9 +65,33 @@ class Explorer(ABC):
     thresholds: Thresholds = field(default_factory=Thresholds)
     limits: Limits = field(default_factory=Limits)
 
+    @property
     @abstractmethod
-    def tasks(self, seed: int, generation: int) -> list[Task]:
-        """The runs of a generation; they depend on nothing but the numbers and the files."""
+    def sources(self) -> list[str]:
+        """Files of the structures that runs begin with."""
+
+    @abstractmethod
+    def tasks(self, seed: int, generation: int, held_out: Collection[str] = ()) -> list[Task]:
+        """The runs of a generation; they depend on nothing but the arguments and the files.
+
+        Frames of the groups `held_out`, by which the potentials are judged, begin no run: what came of it would be
+        learned from.
+        """
+
+    def pool(self, held_out: Collection[str] = ()) -> tuple[list[Frame], int]:
+        """Frames of the sources that may be begun with, and how many may not.
+
+        Raises:
+            InputError: none may.
+        """
+        frames = read(self.sources, labelled=False)
+        free = [frame for frame in frames if frame.group not in held_out]
+        if not free:
+            raise InputError(
+                f"all {len(frames)} structures of {', '.join(self.sources)} are of groups of the validation or test "
+                "frames; give others to the explorer, or their own `group`"
+            )
+        return free, len(frames) - len(free)
 
     @abstractmethod
     def run(self, task: Task, calculator: Calculator, place: Path) -> None:
@@ -99,11 +124,15 @@ class Dynamics(Explorer):
     every: int = 20
     guards: tuple[Guard, ...] | None = None
 
-    def tasks(self, seed: int, generation: int) -> list[Task]:
+    @property
+    def sources(self) -> list[str]:
+        """The starts."""
+        return self.starts
+
+    def tasks(self, seed: int, generation: int, held_out: Collection[str] = ()) -> list[Task]:
         """`runs` tasks; the starts come in a shuffled order, so that all are used before one is used again."""
-        pool = [
-            (frame.atoms, f"{Path(frame.source).stem}@{frame.index}", frame.group) for frame in _structures(self.starts)
-        ]
+        frames, _ = self.pool(held_out)
+        pool = [(frame.atoms, f"{Path(frame.source).stem}@{frame.index}", frame.group) for frame in frames]
         order: list[int] = []
         for lap in range((generation + 1) * self.runs // len(pool) + 1):
             order += np.random.default_rng([seed, lap, 1]).permutation(len(pool)).tolist()
@@ -188,9 +217,14 @@ class Pool(Explorer):
     part: int | None = None
     chunk: int = 100
 
-    def tasks(self, seed: int, generation: int) -> list[Task]:
+    @property
+    def sources(self) -> list[str]:
+        """The files."""
+        return self.files
+
+    def tasks(self, seed: int, generation: int, held_out: Collection[str] = ()) -> list[Task]:
         """The structures in chunks."""
-        frames = _structures(self.files)
+        frames, _ = self.pool(held_out)
         which = np.arange(len(frames))
         if self.part is not None and self.part < len(frames):
             rng = np.random.default_rng([seed, generation, 5])
@@ -224,11 +258,6 @@ def _story(task: Task, frame: Atoms) -> str:
     change = f" > {facts['change']}" if facts["change"] else ""
     time = f" at {frame.info['time_ps']:g} ps" if "time_ps" in frame.info else ""
     return f"{facts['start']}{change} > md {facts['temperature_K']:g} K{cell}{time}"
-
-
-def _structures(files: Sequence[str]) -> list[Any]:
-    """Frames of files, without labels."""
-    return read(list(files), labelled=False)
 
 
 def _bare(atoms: Atoms, start: str, group: str) -> Atoms:
