@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from finetune import models
 from finetune.adapting import Shifted, freeze_unused, group_of, parameter_groups
 from finetune.errors import InputError
 from finetune.potential import Potential
+from finetune.training.closed_form import ClosedForm
 
+from .commands import THEIR_WARNINGS
 from .contract import built, predict
 from .structures import lithium, of_family, sulphide
 from .tolerances import close
@@ -100,3 +103,35 @@ def test_parameters_that_no_loss_needs_can_be_frozen():
     frozen = {name for name, p in potential.named_parameters() if not p.requires_grad}
     assert any("site_wise" in name for name in frozen)
     assert {group_of(potential, name) for name in frozen} == {"readouts", "interactions", "other"}
+
+
+@THEIR_WARNINGS
+def test_an_anchor_takes_weights_a_share_of_the_way_back(tiny):
+    from finetune.training.module import FineTune
+
+    slow, still = "readouts", next(name for name in tiny.groups if name != "readouts")
+    factors = {slow: 0.5, still: 0.0}
+    module = FineTune(copy.deepcopy(tiny), anchor=2.0, groups=factors, optimizer=partial(torch.optim.SGD, lr=0.1))
+    optimizer = module.configure_optimizers()
+    begun = {name: parameter.detach().clone() for name, parameter in module.potential.named_parameters()}
+    with torch.no_grad():
+        for parameter in module.potential.parameters():
+            parameter.add_(1.0)
+    module._pull(optimizer)
+    named = {id(parameter): name for name, parameter in module.potential.named_parameters()}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            expected = begun[named[id(parameter)]] + 1 - (0.1 if group["name"] == slow else 0.2)
+            torch.testing.assert_close(parameter.detach(), expected)
+    frozen = [p for p in module.potential.parameters() if not p.requires_grad]
+    assert frozen
+    assert all(torch.equal(p, begun[named[id(p)]] + 1) for p in frozen)
+
+
+@THEIR_WARNINGS
+@pytest.mark.parametrize("settings", [{"anchor": -1.0}, {"anchor": 1.0, "solve": ClosedForm()}])
+def test_an_anchor_that_makes_no_sense_is_refused(tiny, settings):
+    from finetune.training.module import FineTune
+
+    with pytest.raises(InputError, match=r"anchor is the pull back to the foundation, 0 or more.*got"):
+        FineTune(copy.deepcopy(tiny), **settings)

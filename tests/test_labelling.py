@@ -197,10 +197,11 @@ def test_labels_of_two_methods_do_not_mix(tmp_path):
         label(frames(1), other, ThreadPoolExecutor(1), tmp_path)
 
 
-def test_fallbacks_and_places_of_output_are_no_part_of_the_method():
+def test_fallbacks_places_of_output_and_patience_are_no_part_of_the_method():
     plain = Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.4})
     more = Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.4, "txt": "{log}"}, fallbacks=[{"rc": 9.0}])
     assert plain.method_hash() == more.method_hash()
+    assert plain.method_hash() == Calculated(plain.calculator, {"sigma": 3.4, "maxiter": 60}).method_hash()
     assert plain.method_hash() != Calculated("ase.calculators.lj.LennardJones", {"sigma": 3.5}).method_hash()
 
 

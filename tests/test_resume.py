@@ -20,8 +20,17 @@ from .commands import THEIR_WARNINGS, command, fit_arguments, process, write_par
 pytestmark = THEIR_WARNINGS
 
 EPOCHS = 10
-# far too high a learning rate, so that an early epoch stays the best
-MORE = ("--trainer.max_epochs", str(EPOCHS), "--data.test", "null", "--model.optimizer.lr", "1.0")
+# far too high a learning rate, so that an early epoch stays the best; and weights that are pulled to where they began
+MORE = (
+    "--trainer.max_epochs",
+    str(EPOCHS),
+    "--data.test",
+    "null",
+    "--model.optimizer.lr",
+    "1.0",
+    "--model.anchor",
+    "0.01",
+)
 MOMENTS = (0.0, 0.03, 0.08)  # s after a checkpoint was written: at once, somewhere in the next epoch
 PATIENCE = 240  # s, on a busy machine
 
@@ -173,6 +182,18 @@ def test_a_finished_fit_can_be_given_more_epochs(uninterrupted, files, tmp_path)
     lines = (directory / "metrics.csv").read_text().splitlines()
     assert lines[: EPOCHS + 1] == (uninterrupted / "metrics.csv").read_text().splitlines()
     assert len(lines) == EPOCHS + 2
+
+
+def test_an_anchor_that_is_strong_enough_leaves_the_weights_where_they_were(files, tmp_path):
+    directory = tmp_path / "run"
+    assert command(*fit_arguments(files, directory, *MORE, "--model.anchor", "1e6", "--trainer.max_epochs", "2")) == 0
+    before, after = (
+        json.loads((directory / f"{when}.json").read_text())["valid"]["all"] for when in ("before", "after")
+    )
+    assert before["forces_mae"] == pytest.approx(after["forces_mae"], rel=1e-6)
+    assert command(*fit_arguments(files, tmp_path / "free", *MORE, "--trainer.max_epochs", "2")) == 0
+    free = json.loads((tmp_path / "free" / "after.json").read_text())["valid"]["all"]
+    assert abs(free["forces_mae"] / before["forces_mae"] - 1) > 1e-3
 
 
 def test_a_fit_that_is_stopped_by_the_user_says_how_to_go_on(files, uninterrupted, tmp_path):

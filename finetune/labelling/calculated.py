@@ -27,6 +27,7 @@ from finetune.labelling.kpoints import Grid
 LOG_BYTES = 200_000  # of a log, its end is kept
 LOGS = ("log.txt", "*.pwo", "*.out", "*.err", "OUTCAR")  # where codes print
 STARTS = ("command", "profile")  # settings that say how a code is started, which the labels do not depend on
+EFFORT = ("maxiter",)  # settings that say how long a code tries, which a label that has converged does not depend on
 OWN = "install it, or, if it is a file of yours, start where it is or name its folder in PYTHONPATH"
 HEAD_BYTES = 100_000  # of a log, where a code says its version
 VERSIONS = {  # how programs outside Python print their version
@@ -63,8 +64,9 @@ class Calculated(Labeller):
     force: float = 1000.0
 
     def method(self) -> dict[str, Any]:
-        """Calculator, settings and the code's version; not fallbacks, nor where output goes, nor how it is started."""
-        settings = {n: value for n, value in self.settings.items() if not _is_place(value) and n not in STARTS}
+        """Calculator, settings, version; not fallbacks, where output goes, how it is started, how long it tries."""
+        apart = (*STARTS, *EFFORT)
+        settings = {n: value for n, value in self.settings.items() if not _is_place(value) and n not in apart}
         grid = {"kpoints": asdict(self.kpoints)} if self.kpoints else {}
         return {"calculator": self.calculator, "settings": settings, "code": self.code(), **grid}
 

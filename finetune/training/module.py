@@ -48,6 +48,8 @@ class FineTune(lightning.LightningModule):
         schedule: `cosine` falls to `final` times the peak at the end of the run, `constant` stays.
         final: learning rate at the end over the peak.
         groups: learning-rate factors of parameter groups (embedding, interactions, readouts); 0 freezes a group.
+        anchor: pull of the weights back to those that the fit begins with, against forgetting: after every step they go
+            `anchor` times the learning rate of the way back (L2-SP, arXiv 1802.01483, decoupled as in AdamW); 0: none.
         refit_references: refit one reference energy per element to the difference between labels and foundation first.
         solve: solve for the coefficients of a linear potential in the first epoch (an atomic cluster expansion, or the
             first density of one); epochs that follow train by gradient from there.
@@ -62,6 +64,7 @@ class FineTune(lightning.LightningModule):
         schedule: Literal["cosine", "constant"] = "cosine",
         final: float = 0.0,
         groups: Mapping[str, float] | None = None,
+        anchor: float = 0.0,
         refit_references: bool = True,
         solve: ClosedForm | None = None,
     ) -> None:
@@ -80,11 +83,18 @@ class FineTune(lightning.LightningModule):
         self.solve: ClosedForm | None = solve
         self.equations: NormalEquations | None = None
         self.solved = False
+        if anchor < 0 or (anchor and solve is not None):
+            raise InputError(
+                f"anchor is the pull back to the foundation, 0 or more, and goes with no closed-form fit; got {anchor}"
+            )
+        self.anchor = anchor
         if solve is not None:
             check_linear(self.potential)
         magmoms = self.loss.magmoms > 0 or any((stage.magmoms or 0) > 0 for stage in self.loss.stages or [])
         freeze_unused(self.potential, magmoms)
         parameter_groups(self.potential, 1.0, self.groups)  # freezes before DDP looks at what is free
+        free = [parameter for parameter in self.potential.parameters() if parameter.requires_grad and anchor]
+        self.begun = {parameter: parameter.detach().clone() for parameter in free}
 
     def forward(self, graph: dict[str, Tensor]) -> Properties:
         """Energy (eV), forces (eV/Å) and stress (eV/Å³) of a batched graph."""
@@ -157,6 +167,15 @@ class FineTune(lightning.LightningModule):
             optimizer_closure()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            self._pull(optimizer)
+
+    @torch.no_grad()
+    def _pull(self, optimizer: Any) -> None:
+        """Take the share `anchor` times the learning rate of the way from where the fit began back."""
+        for group in optimizer.param_groups if self.anchor else []:
+            for parameter in group["params"]:
+                start = self.begun[parameter] = self.begun[parameter].to(parameter.device)
+                parameter.lerp_(start, min(1.0, self.anchor * group["lr"]))
 
     def validation_step(self, batch: Batch) -> None:
         """Loss and errors of a validation batch."""
