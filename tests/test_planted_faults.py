@@ -12,9 +12,11 @@ import torch
 from ase.units import Bohr, GPa, Hartree, kcal, mol
 from torch import Tensor
 
+from finetune import models
 from finetune.backbones.chgnet import CHGNet
 from finetune.data.reading import read
-from finetune.doctor import check_labels
+from finetune.data.splitting import subset
+from finetune.doctor import check_labels, labels
 from finetune.evaluation import Evaluation, evaluate
 from finetune.properties import Properties
 
@@ -155,6 +157,20 @@ def test_a_single_frame_with_shuffled_forces_is_named(untouched: Evaluation) -> 
     own[k] = wrong[k]
     (problem,) = planted(untouched, forces=torch.cat(own))
     assert problem.startswith(f"forces of frame {k} of labels.extxyz: they have nothing to do with the structure")
+
+
+def test_a_structure_that_a_small_model_does_not_know_is_no_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = read(root / "data" / "interface" / "train.extxyz")
+    frames = subset(train, 0.1)  # one is of a strange crystal: Li and S have changed places
+    small = evaluate(models.load("mace:mini"), frames, shift=True, progress=False)
+    assert check_labels(small) == []
+    wrong = small.labels.forces.clone()
+    wrong[-len(frames[-1].atoms) :] *= -1
+    (problem,) = planted(small, forces=wrong)
+    assert f"forces of {frames[-1].where()}" in problem
+    monkeypatch.setattr(labels, "JUDGE", "mace:mini")
+    (problem,) = check_labels(small)
+    assert "Swapped" in next(frame.atoms.info["made_by"] for frame in frames if frame.where() in problem)
 
 
 def test_many_single_frames_are_not_all_told(untouched: Evaluation) -> None:

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 
-from finetune.evaluation import Evaluation
+from finetune import models
+from finetune.errors import InputError
+from finetune.evaluation import Evaluation, evaluate
 from finetune.references import compositions
 
 AGREE = 0.6  # median |c| from which sign and unit are told; correct labels have 0.85 and more
 UNRELATED = 0.3  # median c below which forces have nothing to do with the structures; shuffled ones have 0.0 ± 0.15
+JUDGE = "chgnet"  # what the figures here were found with
 STRANGER = 0.3  # c of a single frame below which its forces are not its own
 OWN = 0.5  # c that frames with the right forces reach
 FACTOR = 8.0  # q beyond which a unit is wrong: softening explains 2.5, the smallest mistake of units is 13.6
@@ -174,6 +178,8 @@ def _strangers(evaluation: Evaluation) -> list[str]:
     if not alien.any() or own.sum() < 2 * MIN_FRAMES or between > alien.sum() / 2:
         return []
     usual = np.median(likeness.c[own])
+    strange = _second_opinion(evaluation, likeness.frames[alien])
+    alien &= np.isin(likeness.frames, strange)
     problems = [
         f"forces of {evaluation.frames[i].where()}: they have nothing to do with the structure (cosine {c:.2f} with "
         f"the foundation model, other frames {usual:.2f}); look whether they are of another frame or in another order "
@@ -182,6 +188,20 @@ def _strangers(evaluation: Evaluation) -> list[str]:
     ]
     more = len(problems) - SHOWN
     return [*problems[:SHOWN], f"forces of {more} other frames: the same"] if more > 0 else problems
+
+
+def _second_opinion(evaluation: Evaluation, suspects: np.ndarray) -> np.ndarray:
+    """Those of the frames whose forces are strange to `JUDGE` too: a small model may just not know a structure."""
+    frames = [evaluation.frames[i] for i in suspects]
+    labels = evaluation.labels.forces.split(evaluation.n_atoms.tolist())
+    try:
+        other = evaluate(models.load(JUDGE), frames, progress=False)
+    except InputError:  # an element or a structure that it does not know
+        return suspects
+    forces = torch.cat([labels[i] for i in suspects])
+    other = replace(other, labels=replace(other.labels, forces=forces))
+    likeness = _force_likeness(other, np.arange(len(frames)))
+    return np.delete(suspects, likeness.frames[likeness.c >= STRANGER])
 
 
 def _force_likeness(evaluation: Evaluation, part: np.ndarray) -> _Likeness:
