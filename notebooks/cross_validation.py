@@ -1,6 +1,6 @@
 """Cross-validation by group: every frame of data/interface is predicted by a CHGNet that never saw its group.
 
-Run from the top of the repository, about 15 minutes on two cores:
+Run from the top of the repository, about 40 minutes on one core:
 
     python notebooks/cross_validation.py
     python notebooks/cross_validation.py plain --model.optimizer.init_args.lr 2e-3 --model.loss.forces 1 \\
@@ -8,7 +8,7 @@ Run from the top of the repository, about 15 minutes on two cores:
 
 The second is a plain training loop for comparison: a name, and options that every fit gets in addition.
 
-The test part of one split is 12 frames; this uses all 64. The last weights are judged, not the best, because the
+The test part of one split is 46 frames; this uses all 254. The last weights are judged, not the best, because the
 frames that are held out also stand in as validation frames. What is there already is not fitted again.
 """
 

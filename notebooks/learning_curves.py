@@ -1,6 +1,6 @@
 """Learning curves: errors on the test frames against the number of labels, for CHGNet and mace:mini.
 
-Run from the top of the repository, about 20 minutes on two cores:
+Run from the top of the repository, about an hour on two cores:
 
     python notebooks/learning_curves.py
 
