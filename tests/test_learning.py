@@ -389,3 +389,5 @@ def test_training_goes_on_from_where_the_member_stood(files: dict[str, str], tmp
     torch.testing.assert_close(weights("still.ckpt"), weights("first.ckpt"), rtol=0, atol=1e-9)
     first.fit(replace(later, seed=(0, 1, 1)), tmp_path / "other.ckpt")
     assert (weights("other.ckpt") - weights("first.ckpt")).abs().max() > 1e-4
+    replace(first, anchor=1e6).fit(later, tmp_path / "anchored.ckpt")  # all the way, at every step
+    torch.testing.assert_close(weights("anchored.ckpt"), first.start().get_parameter("coefficients").detach())

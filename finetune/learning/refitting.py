@@ -146,6 +146,7 @@ class Trained(Refit):
         rate: peak learning rate of AdamW.
         replay: share of the frames of earlier generations that is seen again.
         groups: learning-rate factors of parameter groups; 0 freezes one.
+        anchor: pull back to the weights of `potential`, in every generation, against forgetting (see FineTune).
     """
 
     epochs: int = 8
@@ -153,6 +154,7 @@ class Trained(Refit):
     rate: float = 1e-3
     replay: float = 1.0
     groups: Mapping[str, float] | None = None
+    anchor: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
@@ -171,7 +173,13 @@ class Trained(Refit):
             self.loss,
             optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=self.rate, weight_decay=0.0),
             groups=self.groups,
+            anchor=self.anchor,
         )
+        if self.anchor and job.before is not None:
+            begun = dict(Shifted(self.start().bare()).named_parameters())
+            module.begun |= {
+                free: begun[name] for name, free in module.potential.named_parameters() if free in module.begun
+            }
         with tempfile.TemporaryDirectory(prefix="refit-") as folder:
             trainer = lightning.Trainer(
                 max_epochs=self.first_epochs if job.before is None else self.epochs,
