@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,19 @@ def test_batch_multiplies_uncertainty_distance_and_front_and_counts_what_it_has_
     assert selection.batch(scores, features, np.array([1.0, 1.0, 0.0, 0.0]), 1, line(0.0)) == [0]
     assert selection.batch(scores, features, front, 1, line(0.0), (1.0, 0.0, 0.0)) == [0]
     assert selection.batch(scores, features, front, 1, line(0.0), (0.0, 1.0, 0.0)) == [3]
+
+
+def test_one_run_gives_no_more_than_its_share_of_a_batch_while_others_have_candidates() -> None:
+    scores = [9.0, 8.0, 7.0, 6.0, 1.0, 0.9, 0.8]
+    runs = np.array(["astray"] * 4 + ["sound", "sound", "other"])
+    told = replace(candidates(line(0, 1, 2, 3, 4, 5, 6), scores), runs=runs)
+    greedy = Batch(apart=0.0, diversity=0.0)
+    rng = np.random.default_rng(0)
+    assert greedy(told, 4, rng) == [0, 1, 2, 3]
+    assert replace(greedy, share=0.5)(told, 4, rng) == [0, 1, 4, 5]
+    assert replace(greedy, share=0.25)(told, 4, rng) == [0, 4, 6, 1]  # no run is left: the best of what remains
+    with pytest.raises(InputError, match="share"):
+        Batch(share=0.0)
 
 
 def test_fresh_refuses_what_is_near_to_labels_or_to_each_other() -> None:

@@ -155,7 +155,8 @@ def select(
     features, taken = scale(raw[: len(candidates)], raw[len(candidates) :])
     front = np.array([closeness(atoms, atoms.arrays["scores"], reactants) for atoms in candidates])
     scores = np.array([float(atoms.info["score"]) for atoms in candidates])
-    described = Candidates(scores, features, front, taken)
+    runs = np.array([str(atoms.info.get("run", k)) for k, atoms in enumerate(candidates)])
+    described = Candidates(scores, features, front, taken, runs)
     chosen: list[Atoms] = []
     for rank, k in enumerate(selector(described, budget, rng)):
         atoms = candidates[k].copy()

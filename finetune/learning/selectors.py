@@ -20,16 +20,19 @@ class Candidates:
         features: shape (candidates, d), scaled so that two candidates are about 1 apart.
         front: closeness to the reaction front, 0 to 1, shape (candidates,).
         taken: features of frames that are labelled already, shape (taken, d).
+        runs: the exploration that each comes from, shape (candidates,); None counts each as a run of its own.
     """
 
     scores: np.ndarray
     features: np.ndarray
     front: np.ndarray
     taken: np.ndarray
+    runs: np.ndarray | None = None
 
     def part(self, which: list[int]) -> Candidates:
         """Some of the candidates."""
-        return Candidates(self.scores[which], self.features[which], self.front[which], self.taken)
+        runs = None if self.runs is None else self.runs[which]
+        return Candidates(self.scores[which], self.features[which], self.front[which], self.taken, runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +114,23 @@ class Batch(Selector):
         uncertainty: power of the uncertainty.
         diversity: power of the distance.
         front: power of the closeness.
+        share: at most this share of a batch comes from one run of the exploration, while others have candidates left:
+            one run that has gone astray would ask for all labels else.
     """
 
     uncertainty: float = 1.0
     diversity: float = 1.0
     front: float = 1.0
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a share that means nothing."""
+        if not 0 < self.share <= 1:
+            raise InputError(f"share is the largest part of a batch that one run gives, got {self.share}; give 0 to 1")
 
     def choose(self, candidates: Candidates, budget: int, rng: np.random.Generator) -> list[int]:
         """Greedily."""
         powers = (self.uncertainty, self.diversity, self.front)
-        return selection.batch(
-            candidates.scores, candidates.features, candidates.front, budget, candidates.taken, powers
-        )
+        known = (candidates.scores, candidates.features, candidates.front)
+        most = max(1, round(self.share * budget))
+        return selection.batch(*known, budget, candidates.taken, powers, candidates.runs, most)
