@@ -110,7 +110,9 @@ def test_energies_per_atom_are_found(untouched: Evaluation) -> None:
 def test_energies_per_atom_are_found_where_all_frames_have_one_composition(untouched: Evaluation) -> None:
     # a scan of one cell: energies of the foundation model, softened and with noise, as labels
     rng = np.random.default_rng(1)
-    frames = [untouched.frames[0]] * 12
+    frames = [replace(untouched.frames[0], atoms=untouched.frames[0].atoms.copy()) for _ in range(12)]
+    for k, frame in enumerate(frames):
+        frame.atoms.set_cell(frame.atoms.cell * (0.98 + 0.004 * k), scale_atoms=True)
     n = len(frames[0].atoms)
     beyond = rng.normal(scale=0.02 * n, size=12)
     unknown = Properties(torch.zeros(12), torch.full((12 * n, 3), torch.nan), torch.full((12, 3, 3), torch.nan))
@@ -197,16 +199,19 @@ def test_relaxed_structures_whose_forces_are_noise_are_let_through(untouched: Ev
     assert planted(untouched, forces=forces, stress=stress) == []
 
 
-def test_two_frames_prove_nothing(untouched: Evaluation) -> None:
-    frames = untouched.frames[:2]
-    atoms = sum(len(frame.atoms) for frame in frames)
+@pytest.mark.parametrize("which", [[0, 1], [0, 0, 0], [0, 1, 1, 0]])
+def test_two_frames_prove_nothing_however_often_they_are_drawn(untouched: Evaluation, which: list[int]) -> None:
+    def some(known: Properties, sign: int) -> Properties:
+        forces = known.forces.split(untouched.n_atoms.tolist())
+        return Properties(
+            sign * known.energy[which], sign * torch.cat([forces[k] for k in which]), sign * known.stress[which]
+        )
+
     few = replace(
         untouched,
-        frames=frames,
-        predicted=Properties(
-            untouched.predicted.energy[:2], untouched.predicted.forces[:atoms], untouched.predicted.stress[:2]
-        ),
-        labels=Properties(-untouched.labels.energy[:2], -untouched.labels.forces[:atoms], -untouched.labels.stress[:2]),
+        frames=[untouched.frames[k] for k in which],
+        predicted=some(untouched.predicted, 1),
+        labels=some(untouched.labels, -1),
     )
     assert check_labels(few) == []
 

@@ -86,18 +86,19 @@ def check_labels(evaluation: Evaluation) -> list[str]:
 
 
 def _where(evaluation: Evaluation, test: Test) -> dict[str, str]:
-    """The parts of the data with a fault, and the fault in words."""
+    """The parts of the data with a fault, and the fault in words; a structure that is there twice is one witness."""
     shared: dict[str, str] = {}
+    hashes = [frame.structure_hash for frame in evaluation.frames]
+    everything = np.sort(np.unique(hashes, return_index=True)[1])
     for kind in ("source", "family"):
-        names = np.array([getattr(frame, kind) for frame in evaluation.frames], dtype=object)
-        parts = {name: np.flatnonzero(names == name) for name in sorted(set(names))}
+        names = np.array([getattr(evaluation.frames[i], kind) for i in everything], dtype=object)
+        parts = {name: everything[names == name] for name in sorted(set(names))}
         parts = {name: part for name, part in parts.items() if len(part) >= MIN_FRAMES}
         words = {name: fault for name, part in parts.items() if (fault := test(evaluation, part))}
         found = {f"{name}, {len(parts[name])} frames": fault for name, fault in words.items()}
         if found and len(found) < len(parts):
             return found
         shared = shared or found
-    everything = np.arange(len(evaluation.frames))
     fault = test(evaluation, everything)
     return {f"all {len(everything)} frames": fault} if fault else shared
 

@@ -54,7 +54,8 @@ class Resampled(FrameData):
 
     def __init__(self, job: Job, bootstrap: bool, replay: float = 1.0) -> None:
         order = int(np.random.default_rng([*job.seed, 13]).integers(2**31))
-        super().__init__(train=str(job.train), valid=str(job.valid), batch_edges=EDGES, seed=order)
+        first = job.before is None  # later frames are this campaign's own, and a few of them prove nothing
+        super().__init__(train=str(job.train), valid=str(job.valid), batch_edges=EDGES, seed=order, units=first)
         self.job, self.bootstrap, self.replay = job, bootstrap, replay
 
     def frames(self, part: str) -> list[Frame]:
