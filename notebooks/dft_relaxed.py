@@ -5,7 +5,8 @@
 Each phase begins at the volume of lowest energy among data/reference/equations-of-state.extxyz, keeps its symmetry, and
 has the k-points of its equation of state. Steps are kept in runs/relaxed and a restart goes on after the last, or where
 data/campaign/relaxing says that another machine has come to. The cell is relaxed with a fixed cutoff of plane waves,
-and the last point is a new calculation in the relaxed cell.
+and the last point is a new calculation in the relaxed cell. Steps begin from the Hessian of CHGNet, which knows which
+motions are soft: it decides how many steps it takes, not where they end.
 """
 
 # %%
@@ -21,6 +22,7 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 from gpaw import GPAW
 
+import finetune
 from finetune.files import write_frames
 from finetune.labelling.calculated import with_labels
 from finetune.labelling.kpoints import Grid
@@ -30,6 +32,8 @@ SETTINGS = dict.fromkeys(("Li", "Li2S", "Li3P", "LiP"), "gpaw-dense") | {"Li7P3S
 PLACE = Path("runs/relaxed")
 UNDER_WAY = Path("data/campaign/relaxing")  # how far other machines have come
 FMAX = 0.02  # eV/Å
+MOVE = 0.02  # Å, of finite differences
+SOFTEST = 4.0  # eV/Å², of the Hessian that steps begin with
 
 
 # %%
@@ -41,6 +45,24 @@ def calculator(phase: str, atoms: Atoms) -> GPAW:
     return GPAW(**{**given["settings"], "kpts": grid.points(atoms).tolist(), "txt": str(PLACE / f"{phase}.log")})
 
 
+def hessian(atoms: Atoms) -> np.ndarray:
+    """Second derivatives of CHGNet's energy by the degrees of freedom of ions and cell, in eV/Å², none too soft."""
+    moved = FrechetCellFilter(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True))
+    moved.atoms.calc = finetune.calculator("chgnet")
+    start = moved.get_positions()
+    rows = []
+    for k in range(start.size):
+        forces = []
+        for sign in (1, -1):
+            step = np.zeros(start.size)
+            step[k] = sign * MOVE
+            moved.set_positions(start + step.reshape(start.shape))
+            forces.append(moved.get_forces().ravel())
+        rows.append((forces[1] - forces[0]) / (2 * MOVE))
+    values, vectors = np.linalg.eigh((np.array(rows) + np.array(rows).T) / 2)
+    return vectors @ np.diag(np.maximum(np.abs(values), SOFTEST)) @ vectors.T
+
+
 def relaxed(phase: str, start: Atoms) -> Atoms:
     """The phase with labels in its relaxed cell."""
     path = PLACE / f"{phase}.traj"
@@ -50,7 +72,9 @@ def relaxed(phase: str, start: Atoms) -> Atoms:
     atoms = ase.io.read(path, -1) if begun else Atoms(start.numbers, start.positions, cell=start.cell, pbc=True)
     atoms.calc = calculator(phase, atoms)
     atoms.set_constraint(FixSymmetry(atoms))
-    BFGS(FrechetCellFilter(atoms), trajectory=str(path), append_trajectory=True, logfile="-").run(fmax=FMAX)
+    steps = BFGS(FrechetCellFilter(atoms), trajectory=str(path), append_trajectory=True, logfile="-")
+    steps.H0 = hessian(atoms)
+    steps.run(fmax=FMAX)
     atoms.set_constraint()
     atoms.calc = calculator(phase, atoms)
     frame = with_labels(atoms, atoms.calc)

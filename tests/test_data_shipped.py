@@ -5,8 +5,12 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import ase
 import ase.io
+import ase.units
+import numpy as np
 import pytest
+from pymatgen.entries.computed_entries import ComputedEntry
 
 from finetune.data.frames import data_hash
 from finetune.data.reading import read
@@ -76,6 +80,38 @@ def test_crystals_of_the_test_part_are_of_formulas_that_are_not_learned_from():
     assert len(formulas["test"]) >= 3
     assert not formulas["test"] & (formulas["train"] | formulas["valid"])
     assert {"Li", "Li2S", "Li3P"} <= formulas["train"]
+
+
+RELAXED = {"Li", "Li2S", "Li3P", "LiP", "Li3PS4", "Li2PS3"}  # Li7P3S11 is under way
+
+
+def relaxed() -> dict[str, ase.Atoms]:
+    return {atoms.info["group"]: atoms for atoms in ase.io.read(FOLDER / "reference" / "relaxed.extxyz", ":")}
+
+
+def test_relaxed_phases_are_at_rest_and_below_their_equations_of_state():
+    assert set(relaxed()) == RELAXED
+    states = ase.io.read(FOLDER / "reference" / "equations-of-state.extxyz", ":")
+    for phase, atoms in relaxed().items():
+        assert np.linalg.norm(atoms.arrays["REF_forces"], axis=1).max() < 0.02
+        assert np.abs(atoms.info["REF_stress"]).max() / ase.units.GPa < 0.2  # 1 meV/atom at most
+        lowest = min(a.info["REF_energy"] / len(a) for a in states if a.info["group"] == phase)
+        assert atoms.info["REF_energy"] / len(atoms) < lowest + 1e-6
+
+
+def test_lithiation_of_a_phosphide_costs_what_the_materials_project_says():
+    """LiP + 2 Li -> Li3P by another code with other pseudopotentials, PBE too: within 15 meV of 1.74 eV."""
+    entries = json.loads((FOLDER / "structures" / "mp_gga_Li-P_entries.json").read_text())
+    known = [ComputedEntry.from_dict(entry) for entry in entries]
+    mine = [ComputedEntry(a.get_chemical_formula(), a.info["REF_energy"]) for a in relaxed().values()]
+    ours, said = ({e.reduced_formula: np.inf for e in part} for part in (mine, known))
+    for energies, part in ((ours, mine), (said, known)):
+        for entry in part:
+            units = entry.composition.get_reduced_composition_and_factor()[1]
+            energies[entry.reduced_formula] = min(energies[entry.reduced_formula], entry.energy / units)
+    reaction = [energy["Li3P"] - energy["LiP"] - 2 * energy["Li"] for energy in (ours, said)]
+    assert reaction[0] == pytest.approx(reaction[1], abs=0.015)
+    assert reaction[0] < -1.5
 
 
 @pytest.mark.parametrize("name", SETS)
