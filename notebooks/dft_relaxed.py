@@ -3,10 +3,9 @@
     python notebooks/dft_relaxed.py data/reference/relaxed.extxyz [--only Li2S]
 
 Each phase begins at the volume of lowest energy among data/reference/equations-of-state.extxyz, keeps its symmetry, and
-has the k-points of its equation of state. Steps are kept in runs/relaxed and a restart goes on after the last, or where
-data/campaign/relaxing says that another machine has come to. The cell is relaxed with a fixed cutoff of plane waves,
-and the last point is a new calculation in the relaxed cell. Steps begin from the Hessian of CHGNet, which knows which
-motions are soft: it decides how many steps it takes, not where they end.
+has the k-points of its equation of state. Steps are kept in runs/relaxed and a restart goes on after the last. The
+cell is relaxed with a fixed cutoff of plane waves, and the last point is a new calculation in the relaxed cell. Steps
+begin from the Hessian of CHGNet, which knows which motions are soft: it decides how many there are, not where they end.
 """
 
 # %%
@@ -30,7 +29,6 @@ from finetune.labelling.kpoints import Grid
 STATES = Path("data/reference/equations-of-state.extxyz")
 SETTINGS = dict.fromkeys(("Li", "Li2S", "Li3P", "LiP"), "gpaw-dense") | {"Li7P3S11": "gpaw-insulators"}
 PLACE = Path("runs/relaxed")
-UNDER_WAY = Path("data/campaign/relaxing")  # how far other machines have come
 FMAX = 0.02  # eV/Å
 MOVE = 0.02  # Å, of finite differences
 SOFTEST = 4.0  # eV/Å², of the Hessian that steps begin with
@@ -67,8 +65,6 @@ def relaxed(phase: str, start: Atoms) -> Atoms:
     """The phase with labels in its relaxed cell."""
     path = PLACE / f"{phase}.traj"
     begun = path.is_file() and path.stat().st_size > 0
-    elsewhere = UNDER_WAY / f"{phase}.extxyz"
-    start = ase.io.read(elsewhere) if elsewhere.is_file() else start
     atoms = ase.io.read(path, -1) if begun else Atoms(start.numbers, start.positions, cell=start.cell, pbc=True)
     atoms.calc = calculator(phase, atoms)
     atoms.set_constraint(FixSymmetry(atoms))
