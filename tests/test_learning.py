@@ -18,6 +18,7 @@ from ase import Atoms
 from lightning.pytorch.loggers import CSVLogger
 
 from finetune import models
+from finetune.adapting import Shifted
 from finetune.backbones.ace import ACE
 from finetune.cli.learn import parsed
 from finetune.committee import Committee
@@ -25,6 +26,7 @@ from finetune.comparison import Model
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.evaluation import evaluate
+from finetune.files import write_frames
 from finetune.labelling import Calculated, Outcome, dask
 from finetune.labelling.store import identity
 from finetune.learning import Batch, Learning, Pool, Solved, Stop, Thresholds, Trained
@@ -391,3 +393,18 @@ def test_training_goes_on_from_where_the_member_stood(files: dict[str, str], tmp
     assert (weights("other.ckpt") - weights("first.ckpt")).abs().max() > 1e-4
     replace(first, anchor=1e6).fit(later, tmp_path / "anchored.ckpt")  # all the way, at every step
     torch.testing.assert_close(weights("anchored.ckpt"), first.start().get_parameter("coefficients").detach())
+
+
+@THEIR_WARNINGS
+def test_units_are_asked_for_before_the_first_label_and_not_after_it(root: Path, tmp_path: Path) -> None:
+    frames = [a for a in ase.io.read(root / "data/interface/train.extxyz", ":") if len(a) < 10][:8]
+    for atoms in frames:
+        atoms.info["REF_stress"] = -atoms.info["REF_stress"]
+    write_frames(tmp_path / "flipped.extxyz", frames)
+    valid = str(root / "data/interface/valid.extxyz")
+    fit = Trained(potential="mace:mini", first_epochs=1, epochs=1, rate=1e-12)
+    job = Job(tmp_path / "flipped.extxyz", Path(valid), None, 0, (0, 0, 0))
+    with pytest.raises(InputError, match="opposite sign"):
+        fit.fitted(job)
+    models.save(Shifted(fit.start()), tmp_path / "before.ckpt")
+    fit.fitted(replace(job, before=tmp_path / "before.ckpt", generation=1))

@@ -54,7 +54,7 @@ class Resampled(FrameData):
 
     def __init__(self, job: Job, bootstrap: bool, replay: float = 1.0) -> None:
         order = int(np.random.default_rng([*job.seed, 13]).integers(2**31))
-        first = job.before is None  # later frames are this campaign's own, and a few of them prove nothing
+        first = job.before is None  # later labels are of one labeller, and a stop would come after their cost
         super().__init__(train=str(job.train), valid=str(job.valid), batch_edges=EDGES, seed=order, units=first)
         self.job, self.bootstrap, self.replay = job, bootstrap, replay
 
@@ -168,19 +168,15 @@ class Trained(Refit):
 
         from finetune.training.module import FineTune
 
-        potential = self.start() if job.before is None else models.load(job.before)
-        module = FineTune(
-            potential,
+        module = FineTune(  # from the foundation, which is what the anchor holds on to
+            self.start(),
             self.loss,
             optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=self.rate, weight_decay=0.0),
             groups=self.groups,
             anchor=self.anchor,
         )
-        if self.anchor and job.before is not None:
-            begun = dict(Shifted(self.start().bare()).named_parameters())
-            module.begun |= {
-                free: begun[name] for name, free in module.potential.named_parameters() if free in module.begun
-            }
+        if job.before is not None:
+            module.potential.load_state_dict(models.load(job.before).state_dict())
         with tempfile.TemporaryDirectory(prefix="refit-") as folder:
             trainer = lightning.Trainer(
                 max_epochs=self.first_epochs if job.before is None else self.epochs,

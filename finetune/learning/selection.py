@@ -139,7 +139,7 @@ def batch(
     taken: Taken,
     powers: tuple[float, float, float] = (1.0, 1.0, 1.0),
     runs: np.ndarray | None = None,
-    most: int = 0,
+    most: int = 1,
 ) -> list[int]:
     """One after the other the candidate with the largest uncertainty x distance x closeness to the reaction front.
 
@@ -150,9 +150,10 @@ def batch(
         budget: how many.
         taken: features of labelled frames; distances are to these and to those chosen before.
         powers: of the three factors.
-        runs: what each candidate comes from, shape (candidates,); None does not ask.
+        runs: what each candidate comes from, shape (candidates,); None: each from a run of its own.
         most: of one run, while other runs have candidates left.
     """
+    runs = np.arange(len(features)) if runs is None else runs
     nearest = distances_to(features, taken)
     if not len(taken):
         nearest = np.ones(len(features))
@@ -160,11 +161,11 @@ def batch(
     chosen: list[int] = []
     for _ in range(min(budget, len(features))):
         values = fixed * np.power(nearest, powers[1])
-        if runs is not None:
-            names, counts = np.unique(runs[chosen], return_counts=True)
-            spent = np.isin(runs, names[counts >= most])
-            spent[chosen] = True
-            values = values if spent.all() else np.where(spent, -1.0, values)
+        names, counts = np.unique(runs[chosen], return_counts=True)
+        spent = np.isin(runs, names[counts >= most])
+        spent[chosen] = True
+        if not spent.all():
+            values[spent] = -1.0
         values[chosen] = -1.0
         k = int(values.argmax())
         to_chosen = np.linalg.norm(features - features[k], axis=1)
