@@ -49,6 +49,9 @@ test: lint ## All checks: ruff, mypy, import-linter, pytest.
 	@echo "==> pytest"
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS)
 
+test-slow: $(STAMP) ## What takes longer: twenty kills, whole notebooks.
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow
+
 docs: $(STAMP) ## Build the documentation into site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -291,7 +291,7 @@ def test_recorded_pairs_take_the_lowest_spin_state_and_skip_what_is_not_known(tm
     frames = []
     for r in np.linspace(1.0, 6.0, 40):
         for level in (0.0, 0.3):
-            atoms = Atoms("Li2", [(0, 0, 0), (r, 0, 0)], cell=[12.0] * 3, pbc=True)
+            atoms = Atoms("Li2", [(0, 0, 0), (r, 0, 0)], cell=[18.5, 12.0, 12.0], pbc=True)
             own = Atoms("Li2", [(0, 0, 0), (r, 0, 0)])
             own.calc = morse(0.9, 1.4, 2.7)
             atoms.info = {"REF_energy": own.get_potential_energy() + level, "group": "pair", "family": "dimer"}
@@ -313,6 +313,31 @@ def test_recorded_pairs_take_the_lowest_spin_state_and_skip_what_is_not_known(tm
     short = write(tmp_path / "near.extxyz", near)
     both = PairCurves(elements=["Li", "S"]).recorded(Labels([*whole, *short]).calculator(), tmp_path)
     assert "Li-S: 13 distances from 1.00 to 2.54 Å are recorded" in both.notes[0]
+
+
+def test_recorded_pairs_end_at_the_separate_atoms_and_far_from_their_images(tmp_path):
+    frames = []
+    for r in np.linspace(1.0, 6.0, 41):  # the images of a pair count only where they are near
+        atoms = Atoms("LiS", [(0, 0, 0), (r, 0, 0)], cell=[12.0] * 3, pbc=True)
+        energy = (morse_energy(r) if r <= 4.0 else 99.0) - 7.0
+        atoms.info = {"REF_energy": energy, "group": "pair", "family": "dimer"}
+        frames.append(atoms)
+    for symbol, energy in (("Li", -3.0), ("S", -4.0)):
+        alone = Atoms(symbol, cell=[12.0, 12.1, 12.2], pbc=True)
+        alone.info = {"REF_energy": energy, "group": "atom", "family": "atom"}
+        frames.append(alone)
+    crystal = Atoms("Li", cell=[3.0] * 3, pbc=True)  # no atom alone
+    crystal.info = {"REF_energy": -9.0, "group": "crystal", "family": "crystal"}
+    files = write(tmp_path / "pairs.extxyz", [*frames, crystal])
+    measured = PairCurves(elements=["Li", "S"]).recorded(Labels(files).calculator(), tmp_path)
+    assert figure(measured, "depth", "Li-S") == pytest.approx(0.9, abs=0.005)
+    [curve] = measured.curves
+    assert max(curve.x) == pytest.approx(4.0)
+
+
+def morse_energy(r):
+    """Depth 0.9 eV at 2.7 Å."""
+    return 0.9 * ((1 - np.exp(-1.4 * (r - 2.7))) ** 2 - 1)
 
 
 def test_errors_of_both_sides_count_when_figures_are_judged():

@@ -39,6 +39,19 @@ def test_files_have_the_hashes_and_counts_of_the_manifest(name, part):
     assert dict(Counter(frame.family for frame in frames)) == said["families"]
 
 
+def test_the_references_are_what_their_manifest_says():
+    said = manifest("reference")
+    assert set(said["files"]) == {file.name for file in (FOLDER / "reference").glob("*.extxyz")}
+    for name, file in said["files"].items():
+        frames = ase.io.read(FOLDER / "reference" / name, ":")
+        assert hashlib.sha256((FOLDER / "reference" / name).read_bytes()).hexdigest() == file["sha256"]
+        assert dict(Counter(frame.info["group"] for frame in frames)) == file["groups"]
+        configs = {file["config"]} if isinstance(file["config"], str) else set(file["config"].values())
+        assert {config.split(",")[0] for config in configs} <= set(said["configs"])
+        if isinstance(file["label_methods"], dict):  # one hash of settings for each config
+            assert len(file["label_methods"]) == len(configs)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_splitting_all_frames_again_gives_the_shipped_parts(name):
     said, frames = manifest(name), read([path(name, part) for part in PARTS])

@@ -168,6 +168,30 @@ def test_mistakes_end_in_one_line(tmp_path: Path, root: Path, capsys: pytest.Cap
         assert words in error
 
 
+def test_structures_are_looked_at_before_they_are_labelled(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    files = [str(root / f"data/campaign/structures/{name}.extxyz") for name in ("crystals", "interfaces")]
+    arguments = ["doctor", *files, "--labels", "false", "--model", "none"]
+    assert command(*arguments, "--output", str(tmp_path)) == 0
+    told = capsys.readouterr().out
+    assert "0 faults" in told
+    assert "labelling can go on" in told
+    assert {path.name for path in tmp_path.iterdir()} == {"doctor.json", "distances.png"}
+    frames = ase.io.read(files[0], ":")
+    frames[0].positions[1] = frames[0].positions[0] + 0.1
+    ase.io.write(tmp_path / "on_top.extxyz", frames)
+    ase.io.write(tmp_path / "again.extxyz", frames[1:9])
+    both = [str(tmp_path / name) for name in ("on_top.extxyz", "again.extxyz")]
+    assert command("doctor", *both, "--labels", "false", "--model", "none") == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "labelling should not go on" in told
+    assert "1 of 80 frames cannot be used" in told
+    assert "share 8 structures" in told
+    assert command("doctor", files[0], "--model", "none") == 1
+    assert "looked at by --labels false" in capsys.readouterr().err
+
+
 def test_unusable_frames_are_named_and_the_others_looked_at(root: Path) -> None:
     frames = read(root / "data/starting/valid.extxyz")
     frames[2].atoms.positions[1] = frames[2].atoms.positions[0]
@@ -201,6 +225,8 @@ def test_undetermined_elements_are_a_warning_while_some_compositions_differ(root
         ({"made_by": "amorphous Li2P_1500K_320fs"}, 1500.0),
         ({"made_by": "snapshot of MD at 700 K"}, 700.0),
         ({"made_by": "crystal K2S"}, None),
+        ({"made_by": "Packed > MeltQuench(1121 K to 300 K in 120 steps) step 60"}, None),  # nobody knows where
+        ({"made_by": "Packed > MeltQuench(1121 K to 300 K in 120 steps) > Densified(480 K, 0 GPa)"}, 480.0),
         ({"made_by": "crystal Li"}, None),
         ({}, None),
     ],

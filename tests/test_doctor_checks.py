@@ -27,6 +27,7 @@ def labelled(atoms: Atoms, index: int, group: str = "g", source: str = "train.ex
     calculator = EMT()
     calculator.calculate(atoms, ["energy", "forces", "stress"])
     given = {name: calculator.results[name] for name in ("energy", "forces", "stress")}
+    atoms.info["group"] = group
     return Frame(atoms, given, source, index, "crystal", group)
 
 
@@ -200,9 +201,27 @@ def test_leaks_between_files_are_found_by_what_they_share(rng: np.random.Generat
         frames = [*train, *other, frame]
         assert found(leaks(frames), f"leaks: {check}").verdict == verdict
         assert found(leaks([*train, *other, apart]), f"leaks: {check}").verdict == "good"
-    for frame, verdict in ((moved, "warning"), (apart, "good")):
+    for frame, verdict in ((moved, "fault"), (apart, "good")):  # all of the part is near
         frames = [*train, *other, frame]
         assert found(leaks(frames, alike(frames), frames), "leaks: likeness").verdict == verdict
+    far = [replace(labelled(larger.repeat((1, 1, 1)), k, "y", "test.extxyz"), index=k) for k in range(1, 6)]
+    frames = [*train, *other, moved, *far]  # one of six
+    assert found(leaks(frames, alike(frames), frames), "leaks: likeness").verdict == "warning"
+
+
+def test_a_divided_trajectory_is_found_where_no_frame_names_its_group(rng: np.random.Generator) -> None:
+    others = [labelled(f.atoms * (1, 1, 2), k, "h") for k, f in enumerate(trajectory(rng, 3, size=0.15))]
+    walk = [labelled(alloy(), 0, "a")]
+    for k in range(11):  # steps that are small beside the displacement that likeness is measured by
+        atoms = walk[-1].atoms.copy()
+        atoms.positions += rng.normal(scale=0.004, size=atoms.positions.shape)
+        walk.append(labelled(atoms, k + 1, "b" if k % 4 == 0 else "a", "test.extxyz" if k % 4 == 0 else "train.extxyz"))
+    frames = [*others, *walk]
+    for frame in frames:
+        del frame.atoms.info["group"]
+    findings = leaks(frames, alike(frames), frames)
+    assert found(findings, "leaks: groups").verdict == "skipped"
+    assert found(findings, "leaks: likeness").verdict == "fault"
 
 
 def test_the_method_of_the_labels_is_compared(rng: np.random.Generator) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -35,8 +35,11 @@ from finetune.sampling import (
     MeltQuench,
     MixingLine,
     Packed,
+    Rattled,
     Recipe,
     Sampler,
+    Strained,
+    Swapped,
     Vacancies,
 )
 from finetune.sampling.core import collect
@@ -147,8 +150,40 @@ def test_dimers_go_through_every_pair_at_its_distances() -> None:
     assert (distances[0], distances[-1]) == pytest.approx((0.7 * 2 * 1.28, 5.5))
     assert np.diff(np.log(distances)) == pytest.approx(np.diff(np.log(distances))[0])
     assert not any(atoms.pbc.any() for atoms in chain([Dimers(("Li",), periodic=False)], 3))
-    with pytest.raises(InputError, match="raise `box_A` from 8 to 12"):
-        chain([Dimers(("Li",), box_A=8.0)], 1)
+    with pytest.raises(InputError, match="raise `far_box_A` from 17 to 18"):
+        chain([Dimers(("Li",), far_box_A=17.0)], 1)
+
+
+def test_images_of_a_pair_stay_twice_as_far_as_its_atoms() -> None:
+    for atoms in chain([Dimers(("Li", "S"), antiparallel=True)], 99):
+        distance = atoms.get_distance(0, 1)
+        assert min(atoms.cell.lengths()[0] - distance, *atoms.cell.lengths()[1:]) >= 2 * distance - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Strained(volume=(1.2, 0.8)), "`volume` .* are the smallest and the largest"),
+        (lambda: Strained(copies=0), "`copies` of Strained is 0; give 1 or more"),
+        (lambda: Rattled(amplitudes_A=()), "`amplitudes_A` of Rattled is empty"),
+        (lambda: Rattled(amplitudes_A=(0.1, -0.1)), "`amplitudes_A` of Rattled is .*; give 0 or more"),
+        (lambda: Swapped(pairs=0), "`pairs` of Swapped is 0; give 1 or more"),
+        (lambda: Vacancies(number=(-2, -1)), "`number` of Vacancies is .*; give 0 or more"),
+        (lambda: Packed(mixtures=()), "`mixtures` of Packed is empty"),
+        (lambda: Packed(mixtures=(("Li",),), filling=(0.4, 0.2)), "`filling` .* are the smallest and the largest"),
+        (lambda: MixingLine(amounts=()), "`amounts` of MixingLine is empty"),
+        (lambda: MixingLine(density_g_cm3=(2.0, 1.0)), "`density_g_cm3` .* are the smallest and the largest"),
+        (lambda: Coherent(Path(), gap_A=(2.4, 1.6)), "`gap_A` .* are the smallest and the largest"),
+        (lambda: Face("Li", layers=(0, 0)), "`layers` of Face is .*; give 1 or more"),
+        (lambda: Dynamics(temperature_K=(900.0, 300.0)), "`temperature_K` .* are the smallest and the largest"),
+        (lambda: MeltQuench(melt_K=(1500.0, 1000.0)), "`melt_K` .* are the smallest and the largest"),
+        (lambda: Recipe("x", [], 5, chunk=0), "`chunk` of Recipe is 0; give 1 or more"),
+        (lambda: Recipe("x", [], 0), "`frames` of Recipe is 0; give 1 or more"),
+    ],
+)
+def test_settings_that_make_no_frames_are_refused(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make()
 
 
 def test_pairs_and_atoms_pass_limits_of_their_own() -> None:

@@ -1,4 +1,4 @@
-"""`finetune doctor FILE`: whether labelled structures are fit to train on."""
+"""`finetune doctor FILE`: whether labelled structures are fit to train on, or structures fit to be labelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune import models
 from finetune.calculators import known_device
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
-from finetune.doctor import Examination, examine
+from finetune.doctor import Examination, examine, examine_structures
 from finetune.doctor.examination import WIDTH
 from finetune.errors import InputError
 from finetune.files import write_text
@@ -43,6 +43,7 @@ def doctor(
     device: str = "cpu",
     batch_edges: int = 8000,
     trusted: bool = False,
+    labels: bool = True,
 ) -> Examination:
     """Print what all checks find. Several files are taken for parts of a split and are searched for leaks.
 
@@ -55,14 +56,26 @@ def doctor(
         device: torch device.
         batch_edges: largest number of edges in a batch.
         trusted: read a foreign `.model`, which is a pickle that runs code; true says that you trust it.
+        labels: false looks at the structures alone, before they are labelled.
     """
     if limit < 1:
         raise InputError(f"--limit {limit} must be at least 1; 2000 is the default")
-    frames = read(list(file), keys)
+    try:
+        frames = read(list(file), keys, labelled=labels)
+    except InputError as error:
+        if ": no labels" in str(error):
+            raise InputError(
+                f"{error}. Structures that are yet to be labelled are looked at by --labels false"
+            ) from None
+        raise
     potential = None if model == "none" else models.load(model, trusted=trusted).to(known_device(device))
     if potential is not None and not potential.pretrained:
         raise InputError(f"{model} has random weights and nothing to compare with; name a pre-trained model or none")
-    found = examine(frames, keys, potential, None if potential is None else model, limit, batch_edges)
+    name = None if potential is None else model
+    if labels:
+        found = examine(frames, keys, potential, name, limit, batch_edges)
+    else:
+        found = examine_structures(frames, potential, name, limit, batch_edges)
     console = Console()
     console = Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
     console.print(found.table())

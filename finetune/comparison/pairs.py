@@ -26,14 +26,15 @@ NOISE = 1e-4  # eV/atom
 FINE = 20  # points between two distances
 TOP = 10.0  # eV, where the plots end, so that wells can be seen
 LACKS = 0.5  # Å, that a recorded curve may end before the longest distance
-IMAGE = 5.0  # Å, smallest distance of a pair from its images
+IMAGE = 5.0  # Å, smallest distance of an atom from the images of the other one, which are twice as far as itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairCurves(Observable):
     """Energy of two atoms alone against their distance: minimum, depth, repulsion, spurious minima.
 
-    Energies are those above the largest distance. DFT's curves come from the recorded pairs of the same elements.
+    Energies are those above the separate atoms: for a potential, which ends at its cutoff, above the largest distance.
+    DFT's curves come from the recorded pairs of the same elements, their zero from the recorded atoms if there are any.
 
     Attributes:
         elements: pairs of all of these.
@@ -45,12 +46,12 @@ class PairCurves(Observable):
 
     heading: ClassVar[str] = "Pair curves"
     about: ClassVar[str] = (
-        "Two atoms alone. Depth from the largest distance; a spurious minimum is any beside the deepest, deeper than "
+        "Two atoms alone. Depth from the separate atoms; a spurious minimum is any beside the deepest, deeper than "
         "25 meV (kT at room temperature); a curve that falls at contact has a hole. Both fail where the wall before "
         "them can be climbed; the notes give place, energy and wall of each. Potentials have seldom been trained on "
         "pairs: read it for holes and repulsion first. The plots end at 10 eV."
     )
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     strict: ClassVar[Sequence[str]] = ("spurious minima", "falls at contact")
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "distance of the minimum": Tolerance(0.05),
@@ -80,12 +81,17 @@ class PairCurves(Observable):
         for pair in combinations_with_replacement(self.elements, 2):
             frames = [Atoms(list(pair), [(0, 0, 0), (r, 0, 0)]) for r in distances]
             energies = [float(p.energy[0]) for p in single_points(frames, calculator) if p is not None]
-            parts.append(self._pair("-".join(pair), distances, np.array(energies)))
+            parts.append(self._pair("-".join(pair), distances, np.array(energies) - energies[-1]))
         return _joined(parts)
 
     def recorded(self, calculator: Recorded, place: Path) -> Measured:
         """The recorded pairs, at the distances that they have; of several spin states the lowest."""
         parts = []
+        free: dict[str, float] = {}
+        for frame in calculator.frames:
+            if len(frame.atoms) == 1 and _apart(frame.atoms):
+                symbol, energy = frame.atoms.get_chemical_formula(), float(frame.labels.energy[0])
+                free[symbol] = min(free.get(symbol, np.inf), energy if np.isfinite(energy) else np.inf)
         for pair in combinations_with_replacement(self.elements, 2):
             known: dict[float, float] = {}
             for frame in calculator.frames:
@@ -94,8 +100,11 @@ class PairCurves(Observable):
                     if np.isfinite(energy):
                         known[distance] = min(known.get(distance, np.inf), energy)
             name, distances = "-".join(pair), np.array(sorted(known))
-            if len(known) > 3 and distances[-1] > self.longest - LACKS:  # the zero of energy is that of the longest
-                parts.append(self._pair(name, distances, np.array([known[r] for r in distances])))
+            separate = sum(free.get(symbol, np.inf) for symbol in pair)
+            if len(known) > 3 and not np.isfinite(separate) and distances[-1] > self.longest - LACKS:
+                separate = known[distances[-1]]
+            if len(known) > 3 and np.isfinite(separate):
+                parts.append(self._pair(name, distances, np.array([known[r] for r in distances]) - separate))
             else:
                 parts.append(Measured([], [], [self._missing(name, distances)]))
         return _joined(parts) if any(part.figures for part in parts) else Measured()
@@ -105,12 +114,11 @@ class PairCurves(Observable):
         if len(distances) == 0:
             return f"{name}: no pair is recorded"
         span = f"{len(distances)} distances from {distances[0]:.2f} to {distances[-1]:.2f} Å are recorded"
-        return f"{name}: {span}; a curve needs 4, and one beyond {self.longest - LACKS:g} Å, where its energy is zero"
+        return f"{name}: {span}; a curve needs 4, and both atoms alone"
 
     def _pair(self, name: str, distances: np.ndarray, energies: np.ndarray) -> Measured:
         """Figures of one curve; between its points it is monotonic (PCHIP), so that there are no minima but theirs."""
-        energies = energies - energies[-1]
-        labels = ("distance, Å", "energy above the largest distance, eV")
+        labels = ("distance, Å", "energy above the separate atoms, eV")
         curve = Curve(name, distances.tolist(), energies.tolist(), *labels, limits=(-TOP, TOP))
         kinds = {"distance of the minimum": "Å", "depth": "eV"}
         sound = bool(np.isfinite(energies).all())
@@ -138,9 +146,18 @@ class PairCurves(Observable):
 
 
 def _alone(atoms: Atoms) -> bool:
-    """Whether a pair is farther from its images than its atoms are from each other: there are none, or a large cell."""
+    """Whether images are twice as far from a pair as its atoms from each other: there are none, or a large cell."""
     distance = float(atoms.get_distance(0, 1))
-    return not atoms.pbc.any() or bool(min(atoms.cell.lengths()) - distance > max(distance, IMAGE) - 1e-6)
+    along = atoms.positions[1] - atoms.positions[0]
+    return not atoms.pbc.any() or all(
+        length - abs(along @ vector) / length > max(2 * distance, IMAGE) - 1e-6
+        for vector, length in zip(atoms.cell.array, atoms.cell.lengths(), strict=True)
+    )
+
+
+def _apart(atoms: Atoms) -> bool:
+    """Whether an atom is alone: it has no images, or far ones."""
+    return not atoms.pbc.any() or bool(min(atoms.cell.lengths()) > 2 * IMAGE)
 
 
 def _joined(parts: Sequence[Measured]) -> Measured:

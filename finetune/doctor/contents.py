@@ -12,6 +12,7 @@ from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio
 from finetune.data.frames import PROPERTIES, Frame
 from finetune.data.labels import LabelKeys
 from finetune.doctor.findings import Finding, Verdict, some
+from finetune.errors import InputError
 
 STORED = "stored results of ASE"
 LEFT_OVER = 0.5  # eV/Å, norm of the sum of all forces that is beyond the noise of a DFT code
@@ -23,15 +24,21 @@ WHY = {
 }
 
 
-def unusable(frames: Sequence[Frame]) -> tuple[list[Frame], list[Finding]]:
-    """The frames that can be used, and what is wrong with the others."""
-    wrong = {i: list(problems(frame)) for i, frame in enumerate(frames)}
+def unusable(frames: Sequence[Frame], labelled: bool = True) -> tuple[list[Frame], list[Finding]]:
+    """The frames that can be used, and what is wrong with the others.
+
+    Raises:
+        InputError: not a single frame can be used.
+    """
+    wrong = {i: list(problems(frame, labelled)) for i, frame in enumerate(frames)}
     good = [frame for i, frame in enumerate(frames) if not wrong[i]]
     words = [f"{frames[i].where()} {text}" for i, texts in wrong.items() for text in texts]
     if not words:
         return good, [Finding("frames", "good", f"all {len(frames)} frames can be used")]
     text = f"{len(frames) - len(good)} of {len(frames)} frames cannot be used: " + "; ".join(words[:3])
     more = f"; and {len(words) - 3} more problems" if len(words) > 3 else ""
+    if not good:
+        raise InputError(f"{text}{more}; no frame is left to look at")
     return good, [Finding("frames", "fault", text + more, "mend or drop these frames; the checks below leave them out")]
 
 

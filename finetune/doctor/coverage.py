@@ -105,9 +105,24 @@ def outliers(frames: Sequence[Frame], evaluation: Evaluation | None) -> list[Fin
     findings = [
         _sticking_out("outliers: force", frames, force, "force", lambda i: f"{largest[i]:.1f} eV/Å", above=True),
         _sticking_out("outliers: pressure", frames, np.array(pressure), "pressure", lambda i: f"{pressure[i]:.1f} GPa"),
-        _too_close(frames),
+        too_close(frames),
     ]
     return [*findings, _energy(evaluation)] if evaluation is not None else findings
+
+
+def too_close(frames: Sequence[Frame]) -> Finding:
+    """Atoms closer than `TOO_CLOSE` times the sum of their covalent radii."""
+    words = []
+    for frame in frames:
+        reach = TOO_CLOSE * 2 * float(covalent_radii[frame.atoms.numbers].max())
+        for (a, b), d in pair_distances(frame.atoms, reach).items():
+            if d.min() < TOO_CLOSE * (covalent_radii[a] + covalent_radii[b]):
+                words.append(f"{frame.where()} {chemical_symbols[a]}-{chemical_symbols[b]} {d.min():.2f} Å")
+    if not words:
+        return Finding("outliers: distance", "good", f"no pair below {TOO_CLOSE} times the sum of its covalent radii")
+    text = f"{len(words)} pairs of elements are very close: {some(words)}"
+    remedy = "drop them if they are accidents; PAW spheres overlap and DFT itself is off there"
+    return Finding("outliers: distance", "warning", text, remedy)
 
 
 def formula(frame: Frame) -> str:
@@ -116,13 +131,16 @@ def formula(frame: Frame) -> str:
 
 
 def temperature_K(frame: Frame) -> float | None:
-    """Temperature that `info` gives or the text of `made_by` mentions, K; None where there is none."""
+    """Temperature that `info` gives or the last step of `made_by` that has one, K; None where none is certain."""
     info = frame.atoms.info
     for key in TEMPERATURE_KEYS:
         if isinstance(info.get(key), int | float | np.number):
             return float(info[key])
-    found = TEMPERATURE.search(f"{info.get('made_by', '')}")
-    return float(found[1] or found[2]) if found else None
+    for step in reversed(f"{info.get('made_by', '')}".split(" > ")):
+        found = TEMPERATURE.findall(step)
+        if found:  # of a range, as in "1100 K to 300 K", nobody knows where the frame was taken
+            return float(found[0][0] or found[0][1]) if len(found) == 1 else None
+    return None
 
 
 def _strange_elements(frames: Sequence[Frame]) -> list[Finding]:
@@ -177,21 +195,6 @@ def _sticking_out(
         return Finding(check, "good", f"no frame sticks out; furthest {told(far[0])}, {frames[far[0]].where()}")
     listed = some(f"{frames[i].where()} {told(i)}" for i in far[: len(out)])
     return Finding(check, "warning", f"{len(out)} frames stick out: {listed}", "look at them; label again or drop them")
-
-
-def _too_close(frames: Sequence[Frame]) -> Finding:
-    """Atoms closer than `TOO_CLOSE` times the sum of their covalent radii."""
-    words = []
-    for frame in frames:
-        reach = TOO_CLOSE * 2 * float(covalent_radii[frame.atoms.numbers].max())
-        for (a, b), d in pair_distances(frame.atoms, reach).items():
-            if d.min() < TOO_CLOSE * (covalent_radii[a] + covalent_radii[b]):
-                words.append(f"{frame.where()} {chemical_symbols[a]}-{chemical_symbols[b]} {d.min():.2f} Å")
-    if not words:
-        return Finding("outliers: distance", "good", f"no pair below {TOO_CLOSE} times the sum of its covalent radii")
-    text = f"{len(words)} pairs of elements are very close: {some(words)}"
-    remedy = "drop them if they are accidents; PAW spheres overlap and DFT itself is off there"
-    return Finding("outliers: distance", "warning", text, remedy)
 
 
 def _energy(evaluation: Evaluation) -> Finding:

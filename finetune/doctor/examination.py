@@ -14,7 +14,7 @@ from finetune.data.frames import Frame
 from finetune.data.labels import LabelKeys
 from finetune.data.splitting import subset
 from finetune.doctor.contents import label_keys, plain_units, settings, unusable
-from finetune.doctor.coverage import Coverage, coverage, covered, outliers
+from finetune.doctor.coverage import Coverage, coverage, covered, outliers, too_close
 from finetune.doctor.energies import composition_rank, energy_zero, mixed_energies
 from finetune.doctor.findings import Finding, Verdict, by_source, some
 from finetune.doctor.labels import check_labels
@@ -27,6 +27,7 @@ from finetune.potential import Potential
 
 COLOURS: dict[Verdict, str] = {"good": "green", "warning": "yellow", "fault": "bold red", "skipped": "bright_black"}
 WIDTH = 100  # columns of the terminal that the table needs at most
+COMPARED = "labels against the model"
 TOLD = "mend these labels; a fit refuses them as well (--data.units false trains all the same)"
 
 
@@ -40,6 +41,7 @@ class Examination:
         findings: in the order of the checks.
         coverage: what the data cover.
         model: the potential that labels were compared with, None for none.
+        purpose: what the verdict is about.
     """
 
     frames: Sequence[Frame]
@@ -47,6 +49,7 @@ class Examination:
     findings: Sequence[Finding]
     coverage: Coverage
     model: str | None
+    purpose: str = "training"
 
     def count(self, verdict: Verdict) -> int:
         """How many findings have a verdict."""
@@ -54,13 +57,13 @@ class Examination:
 
     @property
     def sound(self) -> bool:
-        """Training may go on: there is no fault."""
+        """Training (or labelling) may go on: there is no fault."""
         return not self.count("fault")
 
     def summary(self) -> str:
         """The verdict on everything in one sentence."""
         counts = f"{self.count('fault')} faults, {self.count('warning')} warnings, {self.count('good')} good"
-        end = "training can go on" if self.sound else "training should not go on"
+        end = f"{self.purpose} {'can' if self.sound else 'should not'} go on"
         return f"{len(self.frames)} frames: {counts}, {self.count('skipped')} skipped; {end}"
 
     def json(self) -> dict[str, Any]:
@@ -112,11 +115,8 @@ def examine(
         InputError: not a single frame can be used.
     """
     usable, findings = unusable(frames)
-    if not usable:
-        raise InputError(f"{findings[0].words}; no frame is left to look at")
     findings += [*label_keys(usable, keys), *plain_units(usable), *finite_differences(usable)]
-    chosen = subset(usable, limit / len(usable)) if len(usable) > limit else usable
-    evaluation, drawn, compared = _compare(chosen, potential, batch_edges)
+    evaluation, drawn, compared = _compare(_some(usable, limit), potential, batch_edges)
     findings += [*compared, *settings(usable), composition_rank(usable)]
     if evaluation is not None:
         findings += [energy_zero(evaluation), mixed_energies(evaluation)]
@@ -124,33 +124,70 @@ def examine(
     seen = coverage(usable)
     findings += [duplicates(usable), near_duplicates(drawn, alike), *leaks(usable, alike, drawn)]
     findings += [*outliers(usable, evaluation), *covered(usable, seen)]
-    files = {source: len(part) for source, part in by_source(usable).items()}
-    return Examination(usable, files, findings, seen, model)
+    return Examination(usable, _counted(usable), findings, seen, model)
 
 
-def _compare(
-    frames: Sequence[Frame], potential: Potential | None, batch_edges: int
-) -> tuple[Evaluation | None, Sequence[Frame], list[Finding]]:
-    """Labels against a potential; the frames that it can take, or all of them where there is no comparison."""
-    check = "labels against the model"
+def examine_structures(
+    frames: Sequence[Frame],
+    potential: Potential | None = None,
+    model: str | None = None,
+    limit: int = 2000,
+    batch_edges: int = 8000,
+) -> Examination:
+    """The checks that need no labels, for structures that DFT is to be asked for; arguments as of `examine`.
+
+    Raises:
+        InputError: not a single frame can be used.
+    """
+    usable, findings = unusable(frames, labelled=False)
+    drawn, left_out = _taken(_some(usable, limit), potential)
+    alike = likeness([frame.atoms for frame in drawn], potential if drawn and not left_out else None, batch_edges)
+    seen = coverage(usable)
+    findings += [Finding("labels", "skipped", "structures alone were looked at"), *left_out]
+    findings += [duplicates(usable), near_duplicates(drawn, alike), *leaks(usable, alike, drawn), too_close(usable)]
+    findings += covered(usable, seen)
+    return Examination(usable, _counted(usable), findings, seen, model, "labelling")
+
+
+def _counted(frames: Sequence[Frame]) -> dict[str, int]:
+    """Number of frames of each file."""
+    return {source: len(part) for source, part in by_source(frames).items()}
+
+
+def _some(frames: Sequence[Frame], limit: int) -> Sequence[Frame]:
+    """At most so many of the frames."""
+    return subset(frames, limit / len(frames)) if len(frames) > limit else frames
+
+
+def _taken(frames: Sequence[Frame], potential: Potential | None) -> tuple[Sequence[Frame], list[Finding]]:
+    """The frames that a potential can take, and what is said of the others."""
     if potential is None:
-        return None, frames, [Finding(check, "skipped", "no model was given, so energies were not compared")]
+        return frames, []
     refused: dict[int, str] = {}
     for i, frame in enumerate(frames):
         try:
             potential.graph(frame.atoms)
         except InputError as error:
             refused[i] = str(error)
-    taken = [frame for i, frame in enumerate(frames) if i not in refused]
-    left_out = []
-    if refused:
-        first = next(iter(refused))
-        words = f"{len(refused)} frames are not compared: {some(frames[i].where() for i in refused)} ({refused[first]})"
-        left_out = [Finding(check, "warning", words, "name another --model that knows them, or --model none")]
+    if not refused:
+        return frames, []
+    first = next(iter(refused))
+    words = f"{len(refused)} frames are not compared: {some(frames[i].where() for i in refused)} ({refused[first]})"
+    left_out = Finding(COMPARED, "warning", words, "name another --model that knows them, or --model none")
+    return [frame for i, frame in enumerate(frames) if i not in refused], [left_out]
+
+
+def _compare(
+    frames: Sequence[Frame], potential: Potential | None, batch_edges: int
+) -> tuple[Evaluation | None, Sequence[Frame], list[Finding]]:
+    """Labels against a potential; the frames that it can take, or all of them where there is no comparison."""
+    if potential is None:
+        return None, frames, [Finding(COMPARED, "skipped", "no model was given, so energies were not compared")]
+    taken, left_out = _taken(frames, potential)
     if not taken:
         return None, frames, left_out
     evaluation = evaluate(potential, taken, shift=True, batch_edges=batch_edges)
-    faults = [Finding(check, "fault", words, TOLD) for words in check_labels(evaluation)]
+    faults = [Finding(COMPARED, "fault", words, TOLD) for words in check_labels(evaluation)]
     if faults:
         return evaluation, taken, [*left_out, *faults]
     row = evaluation.errors.all
@@ -158,4 +195,4 @@ def _compare(
         f"sign and size agree in {len(taken)} frames: forces cosine {row['forces_cosine']:.2f}, slope "
         f"{row['forces_slope']:.2f}, MAE {row['forces_mae']:.0f} meV/Å; stress MAE {row['stress_mae']:.1f} meV/Å³"
     )
-    return evaluation, taken, [*left_out, Finding(check, "good", words)]
+    return evaluation, taken, [*left_out, Finding(COMPARED, "good", words)]

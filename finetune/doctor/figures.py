@@ -112,8 +112,9 @@ def draw(frames: Sequence[Frame], seen: Coverage, directory: Path) -> list[Path]
     paths = [directory / name for name in ("distances.png", "forces.png", "energies.png")]
     if seen.neighbours:
         neighbours(seen, paths[0])
-    forces(frames, paths[1])
-    energies(frames, paths[2])
+    if any(frame.given for frame in frames):
+        forces(frames, paths[1])
+        energies(frames, paths[2])
     return [path for path in paths if path.is_file()]
 
 

@@ -12,6 +12,7 @@ from finetune.doctor.findings import Finding, by_source, short, some
 from finetune.doctor.likeness import RATTLE, Likeness
 
 SAME_VOLUME = 1e-4  # relative difference of volumes per atom
+SAME_TRAJECTORY = 0.2  # share of a part that hardly differs from the largest part, above which it is no part
 MUCH_CLOSER = 0.3  # distance across parts over distance between groups within a part
 PARTS = "if these files are not parts of a split, look at them one by one"
 
@@ -73,6 +74,10 @@ def _shared_structures(parts: Mapping[str, Sequence[Frame]]) -> Finding:
 
 def _shared_groups(parts: Mapping[str, Sequence[Frame]]) -> Finding:
     words = _shared(parts, lambda frame: frame.group, "groups", named=True)
+    nameless = sum("group" not in frame.atoms.info for part in parts.values() for frame in part)
+    if not words and nameless:
+        text = f"{nameless} of {sum(map(len, parts.values()))} frames do not say which trajectory they are of"
+        return Finding("leaks: groups", "skipped", text, "name it by `group` in info; see also likeness, below")
     if not words:
         return Finding("leaks: groups", "good", "no group (trajectory) stands in two files")
     remedy = f"put all frames of a group into one part, or errors come out too good ({PARTS})"
@@ -117,7 +122,7 @@ def _close_parts(frames: Sequence[Frame], alike: Likeness) -> Finding:
     largest = max(parts, key=lambda name: len(parts[name]))
     inside = _nearest(frames, parts[largest], parts[largest], alike, other_group=True)
     usual = float(np.median(list(inside.values())))
-    words, worst = [], np.inf
+    words, worst, divided = [], np.inf, False
     for name, part in parts.items():
         if name == largest:
             continue
@@ -125,6 +130,7 @@ def _close_parts(frames: Sequence[Frame], alike: Likeness) -> Finding:
         close = [i for i in part if across[i] < 1]
         ratio = float(np.median(list(across.values()))) / usual if np.isfinite(usual) else np.inf
         worst = min(worst, ratio)
+        divided |= len(close) > SAME_TRAJECTORY * len(part)
         if close:
             there = some(frames[i].where() for i in close)
             words.append(f"{len(close)} frames of {short(name)} are within {RATTLE} Å of {short(largest)}: {there}")
@@ -132,6 +138,9 @@ def _close_parts(frames: Sequence[Frame], alike: Likeness) -> Finding:
             words.append(f"{short(name)} is {1 / ratio:.1f} times closer to {short(largest)} than its groups are")
     if words:
         text = "; ".join(words) + f" (by {alike.by})"
+        if divided:
+            remedy = f"they seem to be of one trajectory: put all of it into one part ({PARTS})"
+            return Finding(check, "fault", text, remedy)
         return Finding(check, "warning", text, "look whether both sides are of one trajectory or one structure")
     text = f"by {alike.by}, the other files are as far from {short(largest)} as its own groups from each other"
     return Finding(check, "good", f"{text} (ratio {worst:.2f} or more)" if np.isfinite(worst) else text)

@@ -64,11 +64,15 @@ class Calculated(Labeller):
     force: float = 1000.0
 
     def method(self) -> dict[str, Any]:
-        """Calculator, settings, version; not fallbacks, where output goes, how it is started, how long it tries."""
+        """Calculator, settings, version; not fallbacks, where output goes, how it is started, how long it tries.
+
+        The version of ASE says nothing of the codes that ASE starts; theirs is in `label_code` where they print it.
+        """
         apart = (*STARTS, *EFFORT)
         settings = {n: value for n, value in self.settings.items() if not _is_place(value) and n not in apart}
         grid = {"kpoints": asdict(self.kpoints)} if self.kpoints else {}
-        return {"calculator": self.calculator, "settings": settings, "code": self.code(), **grid}
+        code = {} if self.calculator.startswith("ase.calculators.") else {"code": self.code()}
+        return {"calculator": self.calculator, "settings": settings, **code, **grid}
 
     def code(self) -> str:
         """Package and version that the calculator comes from."""

@@ -13,12 +13,15 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 FOLDER = "finetune-label-"  # and the process that it belongs to
 
 
@@ -40,8 +43,23 @@ class Processes(ProcessPoolExecutor):
             if not Path("/proc", left.name.removeprefix(FOLDER)).exists():
                 shutil.rmtree(left, ignore_errors=True)
         self.folder.mkdir(exist_ok=True)
-        context = multiprocessing.get_context("spawn")
-        super().__init__(workers, context, initializer=begin, initargs=(threads, str(self.folder)))
+        self.begun = partial(
+            super().__init__,
+            workers,
+            multiprocessing.get_context("spawn"),
+            initializer=begin,
+            initargs=(threads, str(self.folder)),
+        )
+        self.begun()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Compute in a process; processes of which one died are begun anew."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except BrokenProcessPool:
+            super().shutdown(wait=False, cancel_futures=True)
+            self.begun()
+            return super().submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Stop; without `wait`, frames that are being computed are given up at once."""

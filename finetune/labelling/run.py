@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from finetune.labelling.store import Store, claim, identity, of_label, without_l
 INPUTS = "*/frame.extxyz"  # what folders of input hold
 GIVEN_UP = "GIVEN_UP"  # a file in a folder of input that nobody will run
 POLL_S = 1.0  # how often it is noted which frames are being computed
+IDLE = 3  # deaths of workers in a row, with nothing done in between, after the first one, that are borne
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,38 @@ def label(
             for atoms in known:
                 if (name := identity(atoms)) in wanted and atoms.info.get("label_method") == labeller.method_hash():
                     store.take(name, atoms)
-            todo = [name for name in wanted if not store.done(name) and (retry or not store.reasons(name))]
-            alone = [name for name in todo if store.suspect(name)]
-            together = [name for name in todo if name not in alone]
-            for name in todo if retry else ():
-                store.forget(name)
+            for name in wanted if retry else ():
+                if not store.done(name):
+                    store.forget(name)
             with tqdm(total=len(wanted), desc="label", unit="frame", disable=None) as bar:
-                bar.update(len(wanted) - len(todo))
-                for names in [together, *([name] for name in alone)]:
-                    _compute(names, wanted, labeller, executor, store, bar)
+                _rounds(wanted, labeller, executor, store, bar)
     finally:
         executor.shutdown(wait=False)
     return report(frames, store)
+
+
+def _rounds(wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store, bar: tqdm) -> None:
+    """Compute what is left, again after a worker died: the frames that it was at alone then, and aside in the end.
+
+    Raises:
+        InputError: workers die and nothing gets done.
+    """
+    before, idle = len(wanted) + 1, 0
+    while todo := [name for name in wanted if not store.done(name) and not store.reasons(name)]:
+        bar.update(len(wanted) - len(todo) - bar.n)
+        alone = [name for name in todo if store.suspect(name)]
+        try:
+            for names in [[name for name in todo if name not in alone], *([name] for name in alone)]:
+                _compute(names, wanted, labeller, executor, store, bar)
+            return
+        except BrokenExecutor as error:
+            before, idle = len(todo), idle + 1 if len(todo) == before else 0
+            if idle == IDLE:
+                raise InputError(
+                    f"workers died {IDLE + 1} times in a row ({error}); what was finished is in {store.directory}. "
+                    "Run the same command again to go on, with fewer workers if memory is short"
+                ) from error
+            tqdm.write(f"a worker died ({error}); going on without the frames that it was at", file=sys.stderr)
 
 
 def _compute(
@@ -88,11 +110,6 @@ def _compute(
         for name in names:
             pending[executor.submit(labeller.label, wanted[name])] = name
         _collect(pending, wanted, store, bar)
-    except BrokenExecutor as error:
-        raise InputError(
-            f"a worker died ({error}); what was finished is in {store.directory}. Run the same command again "
-            "to go on, with fewer workers if memory is short"
-        ) from error
     finally:
         withdraw(pending)
 

@@ -123,6 +123,9 @@ class Recipe:
     chunk: int = 50
     limits: Limits | None = None
 
+    def __post_init__(self) -> None:
+        at_least(self, frames=1, chunk=1)
+
     def sample(self, context: Context) -> Iterator[tuple[Atoms, str | None]]:
         """Frames without end, labelled where accepted, each with the reason for its rejection or None."""
         if self.samplers and self.samplers[0].listed and self.frames > self.chunk:
@@ -224,12 +227,40 @@ def number_of(symbol: str) -> int:
     return int(atomic_numbers[symbol])
 
 
-def drawn(rng: np.random.Generator, name: str, between: tuple[int, int]) -> int:
-    """A whole number between two, both included.
+def at_least(owner: object, **least: int | float) -> None:
+    """Refuse settings that are below the least, have such an entry, or are empty lists; None is let pass.
+
+    Args:
+        owner: what has the settings.
+        least: the smallest number that each may be.
 
     Raises:
-        InputError: the first is larger than the second.
+        InputError: which, what it is, and what it may be.
     """
-    if between[0] > between[1]:
-        raise InputError(f"{name} {list(between)} are the smallest and the largest; give them in this order")
+    for name, low in least.items():
+        value = getattr(owner, name)
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        if value == ():
+            raise InputError(f"`{name}` of {type(owner).__name__} is empty; name one or more")
+        if not all(v >= low for v in values if not isinstance(v, str | tuple)):
+            shown = list(value) if isinstance(value, tuple) else value
+            raise InputError(f"`{name}` of {type(owner).__name__} is {shown}; give {low:g} or more")
+
+
+def spans(owner: object, **least: int | float) -> None:
+    """Refuse a smallest and a largest number in reverse or below the least; None is let pass.
+
+    Raises:
+        InputError: which, and what they are.
+    """
+    at_least(owner, **least)
+    for name in least:
+        value = getattr(owner, name)
+        if value is not None and value[0] > value[1]:
+            whose = f"`{name}` of {type(owner).__name__}"
+            raise InputError(f"{whose}: {list(value)} are the smallest and the largest; give them in this order")
+
+
+def drawn(rng: np.random.Generator, between: tuple[int, int]) -> int:
+    """A whole number between two, both included."""
     return int(rng.integers(between[0], between[1] + 1))

@@ -16,7 +16,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, atoms_of, child, number_of
+from finetune.sampling.core import Context, Sampler, at_least, atoms_of, child, number_of, spans
 
 ALIKE = (("Li", "Na", "Mg"), ("P", "Si", "Ge"), ("S", "O", "Se", "Cl"))
 
@@ -155,6 +155,9 @@ class Swapped(Sampler):
 
     pairs: int = 3
 
+    def __post_init__(self) -> None:
+        at_least(self, pairs=1)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One frame per parent; of a single element it is a copy."""
         for parent in parents:
@@ -182,6 +185,10 @@ class Strained(Sampler):
     volume: tuple[float, float] = (0.85, 1.2)
     copies: int = 4
 
+    def __post_init__(self) -> None:
+        at_least(self, strain=0, copies=1)
+        spans(self, volume=0.01)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Strained copies; atoms move with the cell."""
         for parent in parents:
@@ -207,6 +214,9 @@ class Rattled(Sampler):
 
     amplitudes_A: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.35)
     copies: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, amplitudes_A=0, copies=1)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Rattled copies."""

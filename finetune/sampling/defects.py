@@ -12,7 +12,7 @@ from ase.geometry import get_distances
 from scipy.spatial import Voronoi
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, child, drawn, number_of
+from finetune.sampling.core import Context, Sampler, at_least, child, drawn, number_of, spans
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,15 @@ class Vacancies(Sampler):
     number: tuple[int, int] = (1, 2)
     elements: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        spans(self, number=0)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One frame per parent; at least one atom stays, and a frame without the elements is a copy."""
         for parent in parents:
             wanted = {number_of(symbol) for symbol in self.elements} or set(parent.numbers.tolist())
             sites = np.flatnonzero(np.isin(parent.numbers, list(wanted)))
-            number = min(drawn(context.rng, "number", self.number), len(sites), len(parent) - 1)
+            number = min(drawn(context.rng, self.number), len(sites), len(parent) - 1)
             missing = context.rng.choice(sites, max(number, 0), replace=False)
             names = " ".join(parent.symbols[k] for k in missing)
             atoms = child(parent, f"Vacancies({names})")
@@ -54,12 +57,16 @@ class Interstitials(Sampler):
     elements: tuple[str, ...] = ()
     voids: int = 3
 
+    def __post_init__(self) -> None:
+        at_least(self, voids=1)
+        spans(self, number=0)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One frame per parent."""
         rng = context.rng
         for parent in parents:
             known = self.elements or sorted(set(parent.get_chemical_symbols()))
-            added = [str(rng.choice(known)) for _ in range(drawn(rng, "number", self.number))]
+            added = [str(rng.choice(known)) for _ in range(drawn(rng, self.number))]
             atoms = child(parent, f"Interstitials({' '.join(added)})")
             for symbol in added:
                 places = voids(atoms, symbol)[: self.voids]
@@ -100,6 +107,9 @@ class EquationOfState(Sampler):
 
     volumes: int = 9
     volume: tuple[float, float] = (0.85, 1.15)
+
+    def __post_init__(self) -> None:
+        spans(self, volume=0.01)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """`volumes` frames per parent, from the smallest volume to the largest."""

@@ -16,7 +16,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from ase.optimize import FIRE
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, child, frozen
+from finetune.sampling.core import Context, Sampler, at_least, child, frozen, spans
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Relaxed(Sampler):
 
     steps: int = 15
     cell: bool = True
+
+    def __post_init__(self) -> None:
+        at_least(self, steps=1)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One frame per parent, without results."""
@@ -67,6 +70,10 @@ class Dynamics(Sampler):
     steps: int = 300
     every: int = 100
     friction_per_fs: float = 0.02
+
+    def __post_init__(self) -> None:
+        at_least(self, timestep_fs=0.01, skip=0, friction_per_fs=0)
+        spans(self, temperature_K=0, volume=0.01)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """`steps / every` snapshots per parent, fewer where one is absurd: that one ends its trajectory."""
@@ -123,6 +130,10 @@ class MeltQuench(Sampler):
     timestep_fs: float = 2.0
     friction_per_fs: float = 0.02
 
+    def __post_init__(self) -> None:
+        at_least(self, final_K=0, heat=0, hold=0, cool=0, timestep_fs=0.01, friction_per_fs=0)
+        spans(self, melt_K=0)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """`snapshots` frames per parent, fewer where one is absurd: that one ends its trajectory."""
         if not 0 < self.snapshots <= self.hold + self.cool:
@@ -168,6 +179,10 @@ class Densified(Sampler):
     timestep_fs: float = 2.0
     bulk_modulus_GPa: float = 20.0
     relaxation_fs: float = 25.0
+
+    def __post_init__(self) -> None:
+        at_least(self, steps=1, timestep_fs=0.01, bulk_modulus_GPa=0.01, relaxation_fs=0.01)
+        spans(self, temperature_K=0)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """The last frame of each trajectory, or the first that is absurd."""

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, drawn, named
+from finetune.sampling.core import Context, Sampler, at_least, drawn, named, spans
 from finetune.sampling.crystals import composition
 from finetune.sampling.slabs import Face, crystals_of, slab, structure, touching
 
@@ -85,6 +85,10 @@ class Coherent(Sampler):
     atoms: tuple[int, int] = (1, 80)
     repeat: tuple[int, int] = (1, 1)
 
+    def __post_init__(self) -> None:
+        at_least(self, vacuum_A=0, repeat=1)
+        spans(self, gap_A=0, atoms=1)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Interfaces; every one is a group of its own, named by the pair of crystals."""
         rng = context.rng
@@ -97,8 +101,8 @@ class Coherent(Sampler):
             if not found.zsl_matches:
                 continue
             shifts = self.terminations(found, rng)
-            below = slab(paths[0], millers[0], shifts[0], self.lower, drawn(rng, "layers", self.lower.layers))
-            above = slab(paths[1], millers[1], shifts[1], self.upper, drawn(rng, "layers", self.upper.layers))
+            below = slab(paths[0], millers[0], shifts[0], self.lower, drawn(rng, self.lower.layers))
+            above = slab(paths[1], millers[1], shifts[1], self.upper, drawn(rng, self.upper.layers))
             matches = self.fitting(found, below, above)
             if not matches:
                 continue

@@ -14,7 +14,7 @@ from ase.data import covalent_radii, ground_state_magnetic_moments
 
 from finetune.data.reading import UNREADABLE
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, atoms_of, number_of
+from finetune.sampling.core import Context, Sampler, at_least, atoms_of, number_of
 from finetune.sampling.crystals import composition, primitive, repeated
 
 
@@ -62,6 +62,7 @@ class Dimers(Sampler):
         closest: shortest distance over the sum of the covalent radii.
         farthest_A: longest distance, Å.
         box_A: edge of the cubic box, Å; the axis of the pair is along x.
+        far_box_A: edge along the axis for distances beyond a third of `box_A`, Å, so that images stay far.
         periodic: whether the box repeats, as plane-wave codes want it.
         antiparallel: each pair a second time, with opposed moments.
     """
@@ -73,19 +74,25 @@ class Dimers(Sampler):
     closest: float = 0.6
     farthest_A: float = 6.0
     box_A: float = 12.0
+    far_box_A: float = 20.0
     periodic: bool = True
     antiparallel: bool = False
 
+    def __post_init__(self) -> None:
+        at_least(self, elements=0, points=1, closest=0.01, box_A=1)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """`points` frames per pair, or twice as many; the group is the pair."""
-        if self.periodic and self.box_A < 2 * self.farthest_A:
-            raise InputError(f"images of a pair meet: raise `box_A` from {self.box_A:g} to {2 * self.farthest_A:g} Å")
+        if self.periodic and self.far_box_A < 3 * self.farthest_A:
+            remedy = f"raise `far_box_A` from {self.far_box_A:g} to {3 * self.farthest_A:g} Å"
+            raise InputError(f"images of a pair come near it: {remedy}")
         for pair in combinations_with_replacement(self.elements, 2):
             shortest = self.closest * sum(covalent_radii[number_of(symbol)] for symbol in pair)
             for distance in np.geomspace(shortest, self.farthest_A, self.points):
-                centre = np.full(3, self.box_A / 2)
+                box = np.full(3, self.box_A)
+                box[0] = max(self.box_A, self.far_box_A) if distance > self.box_A / 3 else self.box_A
                 half = np.array([distance / 2, 0.0, 0.0])
-                atoms = Atoms(pair, [centre - half, centre + half], cell=[self.box_A] * 3, pbc=self.periodic)
+                atoms = Atoms(pair, [box / 2 - half, box / 2 + half], cell=box, pbc=self.periodic)
                 atoms.set_initial_magnetic_moments(free_moments(atoms))
                 atoms.info = {"group": f"dimer-{'-'.join(pair)}", "made_by": f"Dimers({distance:.3f} Å)"}
                 yield atoms

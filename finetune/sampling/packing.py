@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.data import atomic_masses, covalent_radii
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, atoms_of, drawn
+from finetune.sampling.core import Context, Sampler, at_least, atoms_of, drawn, spans
 from finetune.sampling.crystals import composition, primitive_cells
 
 
@@ -31,12 +31,16 @@ class Packed(Sampler):
     filling: tuple[float, float] = (0.17, 0.42)
     closest: float = 0.8
 
+    def __post_init__(self) -> None:
+        at_least(self, mixtures=0, closest=0)
+        spans(self, atoms=1, filling=0.01)
+
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Packed cells; every one is a group of its own."""
         rng = context.rng
         while True:
             mixture = self.mixtures[rng.integers(len(self.mixtures))]
-            number = drawn(rng, "atoms", self.atoms)
+            number = drawn(rng, self.atoms)
             share = rng.dirichlet(np.ones(len(mixture)))
             units_of = [atoms_of(formula).numbers for formula in mixture]
             weights = np.concatenate([np.full(len(n), x / len(n)) for n, x in zip(units_of, share, strict=True)])
@@ -78,6 +82,10 @@ class MixingLine(Sampler):
     folder: Path | None = None
     swelling: tuple[float, float] = (1.0, 1.2)
     closest: float = 0.8
+
+    def __post_init__(self) -> None:
+        at_least(self, phases=0, amounts=0, closest=0)
+        spans(self, density_g_cm3=0.01, swelling=0.01)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Packed cells; every one is a group of its own."""

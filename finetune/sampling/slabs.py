@@ -14,7 +14,7 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
 from finetune.errors import InputError
-from finetune.sampling.core import atoms_of, number_of
+from finetune.sampling.core import atoms_of, number_of, spans
 
 BOND = 1.25  # a bond is shorter than this many sums of covalent radii
 INTERLOCKED = 2.0  # Å that the outermost atoms of two faces may reach behind each other
@@ -43,6 +43,7 @@ class Face:
     def __post_init__(self) -> None:
         if not self.miller or any(not any(indices) for indices in self.miller):
             raise InputError(f"{self.crystal}: Miller indices {list(self.miller)}; give some that are not all 0")
+        spans(self, layers=1)
 
     def cut(self, shifts: list[float], rng: np.random.Generator) -> float:
         """The termination asked for, or a random one."""

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from finetune.errors import InputError
-from finetune.sampling.core import Context, Sampler, named
+from finetune.sampling.core import Context, Sampler, at_least, named, spans
 from finetune.sampling.crystals import Crystals
 
 
@@ -35,6 +35,10 @@ class Stacked(Sampler):
     mismatch: float = 0.1
     gap_A: tuple[float, float] = (0.2, 1.5)
     max_atoms: int = 36
+
+    def __post_init__(self) -> None:
+        at_least(self, mismatch=0, max_atoms=2, lower=0, upper=0)
+        spans(self, gap_A=0)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Stacks; every one is a group of its own, named by the pair of crystals."""

@@ -1,0 +1,97 @@
+"""What the selection of a campaign was worth: both committees on the test frames, generation by generation.
+
+    mkdir -p runs && tar -xJf data/campaign/learning.tar.xz -C runs
+    finetune learn -c configs/learn/interface.yaml -c configs/learn/chgnet.yaml -c configs/learn/workstation.yaml --directory runs/campaign
+    python notebooks/campaign.py runs/campaign docs/figures/campaign.png
+
+The second command only fits the members again whose weights are missing. The interval of a difference is that of 2000
+bootstraps over the groups of the test frames (trajectories, built cells): what other test frames would have said. It
+does not hold what another seed of the campaign would have chosen.
+"""  # noqa: E501
+
+# %%
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from finetune import models, plots
+from finetune.committee import Committee
+from finetune.data.frames import Frame
+from finetune.data.reading import read
+from finetune.evaluation import evaluate
+
+ARMS = {"selected": "", "random control": "control"}
+
+
+# %%
+def deviations(folder: Path, frames: list[Frame]) -> list[np.ndarray]:
+    """Deviations of the forces of a committee from DFT, one array (meV/Å) for each frame."""
+    members = [models.load(str(path)) for path in sorted(folder.glob("member-*.ckpt"))]
+    found = evaluate(Committee(members), frames)
+    apart = 1e3 * (found.predicted.forces - found.labels.forces).abs().numpy()
+    return np.split(apart, np.cumsum([len(frame.atoms) for frame in frames])[:-1])
+
+
+def mean(parts: list[np.ndarray], chosen: np.ndarray) -> float:
+    """Mean over the atoms of the chosen frames."""
+    return float(np.concatenate([parts[k] for k in chosen]).mean())
+
+
+def interval(one: list[np.ndarray], other: list[np.ndarray], groups: list[str]) -> tuple[float, float]:
+    """95 % interval of the difference of the means, from bootstraps over groups."""
+    rng, names = np.random.default_rng(0), sorted(set(groups))
+    places = {name: np.flatnonzero(np.array(groups) == name) for name in names}
+    found = []
+    for _ in range(2000):
+        chosen = np.concatenate([places[names[k]] for k in rng.integers(len(names), size=len(names))])
+        found.append(mean(one, chosen) - mean(other, chosen))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+# %%
+def main() -> None:
+    """The table, and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="of the campaign")
+    parser.add_argument("figure", type=Path)
+    options = parser.parse_args()
+    frames = read(options.directory / "test.extxyz")
+    families, groups = np.array([frame.family for frame in frames]), [frame.group for frame in frames]
+    parts = {"all": np.arange(len(frames)), "interfaces": np.flatnonzero(families == "interface")}
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {name: {arm: [] for arm in ARMS} for name in parts}
+    print("| new labels | selected | random control | difference (95 %) | interfaces: selected | control |")
+    print("|---|---|---|---|---|---|")
+    for place in sorted(options.directory.glob("generation-*")):
+        count = len(read(place / "train.extxyz"))
+        there = {arm: place / of for arm, of in ARMS.items() if (place / of / "member-0.ckpt").exists()}
+        found = {arm: deviations(folder, frames) for arm, folder in there.items()}
+        values = {arm: [mean(found.get(arm, found["selected"]), chosen) for chosen in parts.values()] for arm in ARMS}
+        for arm, errors in values.items():
+            for name, error in zip(parts, errors, strict=True):
+                curves[name][arm].append((count, error))
+        if len(found) == 2:
+            (one, other), (near, far) = zip(*values.values(), strict=True)
+            low, high = interval(found["random control"], found["selected"], groups)
+            words = f"{other - one:+.1f} ({low:+.1f} to {high:+.1f})"
+            new = count - curves["all"]["selected"][0][0]
+            print(f"| {new} | {one:.1f} | {other:.1f} | {words} | {near:.0f} | {far:.0f} |")
+    draw(curves, options.figure)
+
+
+def draw(curves: dict[str, dict[str, list[tuple[int, float]]]], path: Path) -> None:
+    """Force errors of both arms against the number of labelled frames."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    for axes, (name, of_arm) in zip(figure.subplots(1, 2), curves.items(), strict=True):
+        plots.bare(axes)
+        for k, (arm, points) in enumerate(of_arm.items()):
+            axes.plot(*zip(*points, strict=True), "o-", markersize=4, color=plots.COLOURS[k], label=arm)
+        axes.set(title=f"test frames, {name}", xlabel="labelled frames", ylabel="forces MAE, meV/Å")
+        axes.legend(frameon=False)
+    plots.save(figure, path)
+
+
+if __name__ == "__main__":
+    main()
