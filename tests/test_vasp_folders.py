@@ -21,6 +21,8 @@ from .commands import command
 from .test_data_reading import VASP
 
 OUTPUT = VASP / "vasprun_pstress.xml"
+AS_RUN = {"ENCUT": 400, "ISMEAR": 1, "SIGMA": 0.2, "ISPIN": 1, "PREC": "Normal", "LASPH": False}
+SETTINGS = {"user_incar_settings": AS_RUN}
 
 
 def shuffled(seed: int = 0) -> tuple[Atoms, np.ndarray]:
@@ -69,7 +71,7 @@ def test_results_come_back_in_the_order_of_the_frame(tmp_path):
     expected = ase.io.read(printed, index=-1, format="vasp-xml")
     assert expected.get_chemical_symbols() == ["C", "N"]
     frame = Atoms(expected.numbers, expected.positions, cell=expected.cell, pbc=True)[[1, 0]]
-    labeller = VaspFolders("MPStaticSet")
+    labeller = VaspFolders("MPStaticSet", SETTINGS)
     labeller.write(frame, tmp_path)
     assert labeller.collect(frame, tmp_path) is None  # not run yet
     printed.rename(tmp_path / "vasprun.xml")
@@ -105,6 +107,18 @@ def test_output_of_another_structure_is_refused(tmp_path):
     assert "not of this frame" in other.reasons[0]
 
 
+def test_output_of_other_settings_is_refused(tmp_path):
+    atoms, order = shuffled()
+    frame = atoms[np.argsort(order)]
+    shutil.copy(OUTPUT, tmp_path / "vasprun.xml")
+    assert VaspFolders("MPStaticSet", SETTINGS).collect(frame, tmp_path).atoms is not None
+    for key, value in {"ENCUT": 520, "ISMEAR": 0, "SIGMA": 0.05, "ISPIN": 2, "PREC": "Accurate", "LASPH": True}.items():
+        changed = VaspFolders("MPStaticSet", {"user_incar_settings": {**AS_RUN, key: value}}).collect(frame, tmp_path)
+        assert changed.atoms is None
+        assert f"{key} = {AS_RUN[key]}" in changed.reasons[0].replace("400.0", "400")
+        assert f"not {value}" in changed.reasons[0].replace("520.0", "520")
+
+
 def test_a_torn_output_is_told_and_kept_out(tmp_path):
     atoms, order = shuffled()
     (tmp_path / "vasprun.xml").write_bytes(OUTPUT.read_bytes()[:3000])
@@ -120,7 +134,8 @@ def test_the_command_writes_folders_and_collects_what_is_finished(tmp_path, caps
     other.rattle(0.01)
     ase.io.write(tmp_path / "frames.extxyz", [frame, other], format="extxyz")
     out = tmp_path / "out.extxyz"
-    arguments = ["label", tmp_path / "frames.extxyz", "-c", config(tmp_path, inputs="MPStaticSet"), "--output", out]
+    given = config(tmp_path, inputs="MPStaticSet", settings=SETTINGS)
+    arguments = ["label", tmp_path / "frames.extxyz", "-c", given, "--output", out]
     assert command(*arguments) == 0
     assert "2 folders of input written" in capsys.readouterr().out
     [name, _] = [identity(each) for each in ase.io.read(tmp_path / "frames.extxyz", ":")]

@@ -18,6 +18,8 @@ from finetune.files import write_frames
 from finetune.labelling.core import Folders, Outcome
 
 FRAME = "frame.extxyz"  # the structure with its atoms in their own order, beside the input files
+DECIDES = ("ENCUT", "GGA", "METAGGA", "ISMEAR", "SIGMA", "ISPIN", "PREC", "LASPH")  # the answer, not how it is found
+TETRAHEDRA = -5  # ISMEAR, without a width
 SAME_A = 1e-3  # how far atoms of output and input may be apart, Å
 
 
@@ -60,7 +62,7 @@ class VaspFolders(Folders):
         if not found:
             return None
         try:
-            output, converged, code = _read(found[0])
+            output, converged, code, used = _read(found[0])
         except (
             SyntaxError,
             ValueError,
@@ -79,6 +81,10 @@ class VaspFolders(Folders):
         apart = find_mic(output.positions - atoms.positions[order], atoms.cell, atoms.pbc)[1].max()
         if apart > SAME_A or not np.allclose(output.cell, atoms.cell, atol=SAME_A):
             return Outcome(None, [f"{found[0]}: atoms or cell moved ({apart:.3g} Å); a static calculation is wanted"])
+        other = _others(self._set(atoms[order]).incar, used)
+        if other:
+            remedy = "run it with the INCAR of this folder, or say so in `user_incar_settings` of a config of its own"
+            return Outcome(None, [f"{found[0]} was computed with {other}; {remedy}"])
         return Outcome(self._labelled(atoms, output, order, code))
 
     def _labelled(self, atoms: Atoms, output: Atoms, order: np.ndarray, code: str) -> Atoms:
@@ -120,12 +126,27 @@ def _order(atoms: Atoms) -> np.ndarray:
     return np.argsort(atoms.numbers, kind="stable")
 
 
-def _read(path: Path) -> tuple[Atoms, bool, str]:
-    """Last structure with results, whether its electrons converged, and the code's version."""
+def _others(wanted: Mapping[str, Any], used: Mapping[str, Any]) -> str:
+    """Settings that decide the answer and are not those of the set, in words; empty where there are none."""
+    words = []
+    for key in (key for key in DECIDES if key in wanted):
+        own, other = wanted[key], used.get(key, used.get({"ENCUT": "ENMAX"}.get(key, key)))
+        if other in (None, "--") or (key == "SIGMA" and wanted.get("ISMEAR") == TETRAHEDRA):
+            continue
+        if isinstance(own, int | float) and isinstance(other, int | float):
+            same = abs(own - other) < 1e-6
+        else:
+            same = str(own).lower() == str(other).lower()
+        words += [] if same else [f"{key} = {other}, not {own}"]
+    return ", ".join(words)
+
+
+def _read(path: Path) -> tuple[Atoms, bool, str, dict[str, Any]]:
+    """Last structure with results, whether its electrons converged, the code's version, and the settings used."""
     from pymatgen.io.vasp.outputs import Vasprun
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = Vasprun(str(path), parse_dos=False, parse_eigen=False, parse_potcar_file=False)
     output: Atoms = ase.io.read(path, index=-1, format="vasp-xml")  # type: ignore[assignment]
-    return output, bool(run.converged_electronic), f"vasp {run.vasp_version}"
+    return output, bool(run.converged_electronic), f"vasp {run.vasp_version}", {**run.parameters, **run.incar}
