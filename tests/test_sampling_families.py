@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -262,6 +263,9 @@ def test_a_glass_is_heated_held_and_cooled() -> None:
     assert end == pytest.approx(20.0, abs=25.0)
     assert glass.get_volume() == pytest.approx((argon() * 2).get_volume())
     assert "momenta" not in glass.arrays
+    assert glass.info["temperature_K"] == 20.0
+    hot = next(replace(quench, snapshots=2).frames(Given(argon()).frames((), context), context))
+    assert hot.info["temperature_K"] == pytest.approx(quench.temperature(160, 300.0), abs=0.1)
 
 
 def test_the_density_found_is_that_at_the_pressure() -> None:

@@ -92,7 +92,7 @@ class Dynamics(Sampler):
             atoms.calc = context.calculator_for(self)
             dynamics = langevin(atoms, temperature, self.timestep_fs, self.friction_per_fs, context)
             taken = {self.skip + step for step in range(self.every, self.steps + 1, self.every)}
-            yield from snapshots(atoms, dynamics, taken, context)
+            yield from snapshots(atoms, dynamics, taken, context, temperature)
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,10 @@ class MeltQuench(Sampler):
             dynamics = langevin(atoms, self.final_K, self.timestep_fs, self.friction_per_fs, context)
             times = self.heat + np.linspace(0, self.hold + self.cool, self.snapshots + 1)[1:]
 
-            def cool(step: int, dynamics: Langevin = dynamics, melt: float = melt) -> None:
-                dynamics.set_temperature(temperature_K=self.temperature(step, melt))
+            def cool(step: int, dynamics: Langevin = dynamics, melt: float = melt) -> float:
+                now = self.temperature(step, melt)
+                dynamics.set_temperature(temperature_K=now)
+                return now
 
             yield from snapshots(atoms, dynamics, {round(time) for time in times}, context, cool)
 
@@ -205,7 +207,7 @@ class Densified(Sampler):
                 compressibility_au=1 / (self.bulk_modulus_GPa * units.GPa),
                 fixcm=False,
             )
-            yield from snapshots(atoms, dynamics, {self.steps}, context)
+            yield from snapshots(atoms, dynamics, {self.steps}, context, temperature)
 
 
 def langevin(
@@ -228,13 +230,16 @@ def snapshots(
     dynamics: Langevin | NPTBerendsen,
     taken: set[int],
     context: Context,
-    before: Callable[[int], None] = lambda step: None,
+    thermostat: float | Callable[[int], float],
 ) -> Iterator[Atoms]:
-    """Labelled snapshots at the steps that are taken, up to the first that is absurd; that one is handed on too."""
+    """Labelled snapshots at the steps that are taken, up to the first that is absurd; that one is handed on too.
+
+    The thermostat is a temperature, K, or sets and tells one before each step; `info` has it as `temperature_K`.
+    """
     story = atoms.info["made_by"]
     for step in range(1, max(taken) + 1):
         atoms.info["made_by"] = f"{story} step {step}"
-        before(step)
+        atoms.info["temperature_K"] = round(thermostat(step) if callable(thermostat) else thermostat, 1)
         try:
             dynamics.step()
             forces = np.linalg.norm(atoms.get_forces(), axis=1).max()
