@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import ase.io
@@ -16,6 +17,7 @@ from ase.neighborlist import neighbor_list
 from finetune.backbones.ace import ACE
 from finetune.calculators import PotentialCalculator
 from finetune.errors import InputError
+from finetune.learning import Thresholds, generation
 from finetune.learning.subcells import Cutter, centres, cut, relaxed, subcells, surroundings
 
 from .structures import ROOT
@@ -110,6 +112,25 @@ def test_centres_are_the_most_uncertain_atoms_far_from_each_other(large: Atoms) 
     found, refused = subcells(large, scores, Cutter(centres=2))
     assert [len(atoms) <= 80 for atoms in found] == [True, True]
     assert refused == []
+
+
+def test_what_is_uncertain_at_a_new_boundary_asks_for_no_label(large: Atoms, tmp_path: Path, monkeypatch) -> None:
+    def far_from_the_middle(part: Atoms, *_: object) -> np.ndarray:
+        return np.asarray(0.1 + part.get_distances(part.info["centre"], range(len(part)), mic=True))
+
+    monkeypatch.setattr(generation, "scored", far_from_the_middle)
+    monkeypatch.setattr(generation, "grading", lambda *_: object())
+    monkeypatch.setattr(generation, "members", lambda _: ["chgnet"])
+    scores = np.zeros(len(large))
+    scores[3011] = 2.0
+    large.info["score"], large.arrays["scores"] = 2.0, scores
+    thresholds, cutter = Thresholds(select=1.0, stop=50.0), Cutter(radius_A=4.5, centres=1)
+    [part], about = generation.gather_candidates([large], thresholds, cutter, tmp_path)
+    assert 3.0 < part.info["score"] <= 0.1 + 4.5
+    assert far_from_the_middle(part).max() > 0.1 + 4.5
+    assert part.arrays["scores"][~part.arrays["inside"]].max() == 0.0
+    assert part.arrays["inside"][int(part.info["worst"].split()[1])]
+    assert about["candidates"] == 1
 
 
 def test_relaxation_moves_only_what_lies_outside(large: Atoms) -> None:

@@ -114,7 +114,7 @@ def gather_candidates(
     """Frames whose uncertainty lies between the thresholds, large ones as sub-cells, and how many there were."""
     found: list[Atoms] = []
     about: dict[str, Any] = {"explored": len(frames), "certain": 0, "cut": 0, "beyond": 0, "refused": []}
-    calculator = None
+    calculator = relaxer = None
     for atoms in tqdm(frames, desc="candidates", delay=QUIET_S, disable=None):
         if not atoms.info["score"] >= thresholds.low:
             about["certain"] += 1
@@ -123,13 +123,15 @@ def gather_candidates(
             found.append(atoms)
             continue
         calculator = calculator or grading(before, thresholds.score)
-        parts, refused = subcells(atoms, atoms.arrays["scores"], cutter, calculator)
+        relaxer = relaxer or PotentialCalculator(models.load(members(before)[0]))  # one of them is enough for that
+        parts, refused = subcells(atoms, atoms.arrays["scores"], cutter, relaxer)
         about["refused"] += refused
         about["cut"] += 1
         for part in parts:
             values = scored(part, calculator, thresholds.score)
-            part.info |= {"score": round(float(values.max()), 6), "worst": worst(part, values)}
-            part.arrays["scores"] = values
+            own = np.where(part.arrays["inside"], values, 0.0)  # the boundary is nobody's question
+            part.info |= {"score": round(float(own.max()), 6), "worst": worst(part, own)}
+            part.arrays["scores"] = own
             if values.max() < thresholds.high:
                 found.append(part)
             else:

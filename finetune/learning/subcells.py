@@ -94,7 +94,10 @@ class _Around(NamedTuple):
 
 
 def cut(atoms: Atoms, centre: int, settings: Cutter) -> Atoms:
-    """A periodic sub-cell around an atom, with its surroundings within the radius as they were; `centre` in its info.
+    """A periodic sub-cell around an atom, with its surroundings within the radius as they were.
+
+    `info` has the `centre`, the array `inside` tells the atoms within the radius: what is uncertain about the others
+    may be owed to the new boundary.
 
     Raises:
         InputError: the surroundings do not fit into so few atoms, or the cell is not periodic.
@@ -239,6 +242,7 @@ def _told(found: Atoms, atoms: Atoms, centre: int, settings: Cutter) -> Atoms:
     if len(before) != len(after) or np.abs(before - after).max(initial=0.0) > SAME_A:
         raise InputError(f"the surroundings of atom {centre} would change in a sub-cell; lower radius_A")
     del found.arrays["parent"]
+    found.arrays["inside"] = found.get_distances(own, range(len(found)), mic=True) <= settings.radius_A
     story = f"Subcell(atom {centre} of {len(atoms)}, {settings.radius_A:g} Å)"
     found.info = {
         **{name: value for name, value in atoms.info.items() if name in ("family", "group", "start", "run", "time_ps")},
@@ -271,8 +275,7 @@ def relaxed(subcell: Atoms, calculator: Calculator, settings: Cutter) -> Atoms:
     if not settings.relax_steps:
         return subcell
     work = subcell.copy()
-    near = work.get_distances(subcell.info["centre"], range(len(work)), mic=True) <= settings.radius_A
-    work.set_constraint(FixAtoms(mask=near))
+    work.set_constraint(FixAtoms(mask=work.arrays["inside"]))
     work.calc = calculator
     FIRE(work, logfile=None, maxstep=0.1).run(fmax=0.05, steps=settings.relax_steps)
     moved = subcell.copy()
