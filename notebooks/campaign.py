@@ -1,13 +1,14 @@
 """What the selection of a campaign was worth: both committees on the test frames, generation by generation.
 
     mkdir -p runs && tar -xJf data/campaign/learning.tar.xz -C runs
-    finetune learn -c configs/learn/interface.yaml -c configs/learn/chgnet.yaml -c configs/learn/workstation.yaml --directory runs/campaign
+    finetune learn -c configs/learn/interface.yaml -c configs/learn/chgnet.yaml -c configs/learn/workstation.yaml \\
+        --cutter.bonds '{}' --cutter.relax_steps 0 --directory runs/campaign
     python notebooks/campaign.py runs/campaign docs/figures/campaign.png
 
 The second command only fits the members again whose weights are missing. The interval of a difference is that of 2000
 bootstraps over the groups of the test frames (trajectories, built cells): what other test frames would have said. It
 does not hold what another seed of the campaign would have chosen.
-"""  # noqa: E501
+"""
 
 # %%
 import argparse

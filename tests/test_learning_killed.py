@@ -16,6 +16,7 @@ from finetune.files import locked
 
 from .campaigns import answers, write_config, write_files
 from .commands import command, process
+from .test_bad_input_cli import room_for
 
 COUNTING = """
 import os
@@ -40,6 +41,23 @@ def test_two_campaigns_do_not_compute_into_one_directory(tmp_path: Path, capsys:
     errors = capsys.readouterr().err
     assert "another campaign is computing into" in errors
     assert "choose another directory" in errors
+
+
+@pytest.mark.parametrize("size", [1_500, 8_000])
+def test_a_full_disk_ends_the_command_in_one_line_and_nothing_labelled_is_lost(tmp_path: Path, size: int) -> None:
+    config = write_config(tmp_path / "learn.yaml", write_files(tmp_path), "ase.calculators.emt.EMT")
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    assert process("learn", "-c", config, "--directory", whole, log=tmp_path / "whole.log").wait(300) == 0
+    with room_for(size):  # workers inherit it
+        running = process("learn", "-c", config, "--directory", full, log=tmp_path / "full.log")
+    assert running.wait(300) == 1
+    told = (tmp_path / "full.log").read_text()
+    assert "Traceback" not in told
+    assert told.strip().splitlines()[-1].startswith("error: cannot write")
+    kept = {path.name: path.read_bytes() for path in (full / "labels").glob("*.extxyz")}
+    assert process("learn", "-c", config, "--directory", full, log=tmp_path / "again.log").wait(300) == 0
+    assert {name: (full / "labels" / name).read_bytes() for name in kept} == kept
+    assert list(answers(full)) == list(answers(whole))
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])

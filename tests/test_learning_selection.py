@@ -204,7 +204,9 @@ def test_generations_without_candidates_end_a_campaign_after_some_patience() -> 
     empty = [Summary(k, 0, 0.0, 300.0, candidates=None if k == 0 else 0) for k in range(3)]
     assert Stop(patience=3).reason(empty, 10) is None
     assert "nothing to ask for" in str(Stop(patience=2).reason(empty, 10))
-    empty[1] = Summary(1, 0, 0.0, 300.0, candidates=5)
+    empty[1] = Summary(1, 0, 0.0, 300.0, candidates=5)  # all of them duplicates, or none answered
+    assert "brought no new label" in str(Stop(patience=2).reason(empty, 10))
+    empty[2] = Summary(2, 3, 0.0, 300.0, candidates=5)
     assert Stop(patience=2).reason(empty, 10) is None
     with pytest.raises(InputError, match="nothing would ever stop"):
         Stop(generations=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -19,7 +20,7 @@ from finetune.labelling.store import Store, identity
 from finetune.learning import generation as steps
 from finetune.learning.exploration import Explorer
 from finetune.learning.fanout import Kept
-from finetune.learning.files import claim, once, read_frames
+from finetune.learning.files import POOL, claim, once, read_frames
 from finetune.learning.harvesting import records, uncertain_share
 from finetune.learning.parts import SPARE, read_parts, spared
 from finetune.learning.refitting import GENERATION, Refit
@@ -122,15 +123,18 @@ class Learning:
             spare=campaign.control == SPARE,
         )
         self.held_out = {frame.group for name in ("valid", "test") for frame in self.parts.get(name, [])}
-        claim(directory, campaign.settings(self.parts), campaign.seed)
+        free, self.left_out = campaign.explorer.pool(self.held_out)
+        pool = hashlib.sha256("".join(f"{frame.structure_hash}{frame.group}" for frame in free).encode()).hexdigest()
+        claim(directory, {**campaign.settings(self.parts), POOL: pool}, campaign.seed)
 
     def run(self, after: Callable[[Learning, int], None] = lambda learning, generation: None) -> str:
         """Generations until it is over, and why it is; `after` is called at the end of each."""
         for path in self.directory.rglob("*.partial"):  # of a run that was killed
             path.unlink(missing_ok=True)
-        _, left_out = self.campaign.explorer.pool(self.held_out)
-        if left_out:
-            self.tell(f"{left_out} structures begin no exploration, being of groups of the validation or test frames")
+        if self.left_out:
+            self.tell(
+                f"{self.left_out} structures begin no exploration, being of groups of the validation or test frames"
+            )
         n = 0
         while True:
             self.generation(n)

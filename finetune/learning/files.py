@@ -17,6 +17,7 @@ from finetune.files import settled, whole, write_frames, write_text
 from finetune.training.run import git_revision, versions
 
 SETTINGS = "settings.json"
+POOL = "pool"  # what explorations may begin with, a hash
 
 
 def read_frames(path: Path) -> list[Atoms]:
@@ -50,6 +51,8 @@ def claim(directory: Path, settings: dict[str, str], seed: int) -> None:
         InputError: the directory is that of a campaign with other settings.
     """
     record = directory / SETTINGS
+    if record.is_file() and f'"{POOL}"' not in record.read_text():  # begun before it was kept
+        settings = {name: value for name, value in settings.items() if name != POOL}
     if settled(record, settings, "campaign"):
         return
     if directory.is_dir() and any(path.name.startswith("generation-") for path in directory.iterdir()):

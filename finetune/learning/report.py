@@ -91,31 +91,43 @@ def _verdict(history: Mapping[str, Sequence[Any]]) -> str:
     text = f"Forces RMSE {last.forces_rmse:.0f} meV/Å on the validation frames after {last.labels} new labels"
     if "random control" in history and last.generation:
         other = history["random control"][-1]
-        word = "better" if last.forces_rmse < other.forces_rmse else "not better"
+        word = "ahead of" if last.forces_rmse < other.forces_rmse else "not ahead of"
         text += (
-            f"; {other.forces_rmse:.0f} meV/Å with {other.labels} labels chosen at random. "
-            f"The selection is {word} than chance"
+            f"; {other.forces_rmse:.0f} meV/Å with {other.labels} labels chosen at random. Here selection is {word} "
+            "chance; one campaign has no error bar, so look at the test frames and at all generations below"
         )
     return f"<p>{html.escape(text)}.</p>"
 
 
 def _generations(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """A row for each generation and arm."""
+    families = sorted(
+        {family for content in errors["selected"] for family in content.get("test", {}).get("family", {})}
+    )
     header = ["arm", "generation", "new labels", "refused", "candidates", "uncertain time, %", "computing, h"]
     header += [
         "forces RMSE, meV/Å",
         "forces MAE, meV/Å",
         "energy MAE, meV/atom",
         "rank correlation of spread and error",
+        "test: forces MAE, meV/Å",
+        "energy MAE, meV/atom",
+        *(f"forces MAE, {family}" for family in families),
     ]
     rows = []
     for name, summaries in history.items():
         for one, content in zip(summaries, errors[name], strict=True):
             valid = content["valid"]
             share = None if one.uncertain is None else 100 * one.uncertain
-            row = [name, one.generation, one.labels, one.refused, one.candidates, share, one.cost_h]
+            explored = [one.candidates, share] if name == "selected" else [None, None]  # the control explores nothing
+            row = [name, one.generation, one.labels, one.refused, *explored, one.cost_h]
             row += [valid["all"][key] for key in ("forces_rmse", "forces_mae", "energy_mae")]
-            rows.append([*row, valid.get("rank_correlation")])
+            test = content.get("test", {})
+            row += [
+                valid.get("rank_correlation"),
+                *(test.get("all", {}).get(key) for key in ("forces_mae", "energy_mae")),
+            ]
+            rows.append([*row, *(test.get("family", {}).get(family, {}).get("forces_mae") for family in families)])
     return table(header, rows)
 
 

@@ -45,7 +45,7 @@ class Stop:
         uncertain: share of uncertain time of dynamics that is small enough.
         plateau: a generation that lowers the error by a smaller share than this for each doubling of the labels is a
             plateau.
-        patience: plateaus, or generations without a candidate, in a row that end the campaign.
+        patience: plateaus, or generations without a new label, in a row that end the campaign.
     """
 
     generations: int | None = 10
@@ -80,9 +80,10 @@ class Stop:
             return f"labels have taken {last.cost_h:.1f} h, {self.hours:g} h was the budget"
         if self.uncertain is not None and last.uncertain is not None and last.uncertain <= self.uncertain:
             return f"{100 * last.uncertain:.1f} % of the time is uncertain, {100 * self.uncertain:g} % were wanted"
-        recent = history[1:][-self.patience :]
-        if len(recent) == self.patience and all(one.candidates == 0 for one in recent):
-            return f"{self.patience} generations have found nothing to ask for"
+        recent = history[-self.patience - 1 :]
+        if len(recent) == self.patience + 1 and recent[0].labels == last.labels:
+            empty = all(one.candidates == 0 for one in recent[1:])
+            return f"{self.patience} generations have {'found nothing to ask for' if empty else 'brought no new label'}"
         if self.plateau is not None and self._flat(history, start):
             return f"the error of forces falls by less than {100 * self.plateau:g} % for twice the labels"
         if self.generations is not None and last.generation >= self.generations:
