@@ -29,7 +29,7 @@ LARGEST = 2 * 2**20  # bytes
 MAY_BE_LARGER = {"finetune/foundations/mace-mini.pt": 5 * 10**6}
 LONGEST_FUNCTION, LONGEST_MODULE = 42, 310  # lines; "about 40" without its docstring, "about 300"
 IMPORTED_WHERE_INSTALLED = {"cuequivariance_torch", "openequivariance", "gpaw", "mp_api", "distributed"}
-OPEN = ("--model.optimizer.init_args.", "--trainer.logger.")  # options of a class that the user chooses
+OPEN = ("--model.optimizer.init_args.", "--trainer.logger.", "--cutter.")  # options of a class that the user chooses
 NEED_NO_DEPENDENCY = set(sys.stdlib_module_names) | {"finetune"} | IMPORTED_WHERE_INSTALLED
 
 
