@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import ase.io
@@ -40,13 +39,14 @@ def command(*arguments: str | Path) -> int:
 def process(*arguments: str | Path, log: Path, cwd: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
     """`finetune ARGUMENTS` in a process of one thread, the first of its group; what it says goes to `log`."""
     script = Path(sys.executable).with_name("finetune")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in background jobs of shells; children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("wb") as stream:
         return subprocess.Popen(
             [sys.executable, str(script), *map(str, arguments)],
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # background jobs of shells ignore it
             cwd=cwd,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )

@@ -39,7 +39,6 @@ from finetune.sampling import Strained
 
 from .campaigns import ACE_SETTINGS, campaign, labelled, learn, write_files
 from .commands import THEIR_WARNINGS
-from .test_bad_input_cli import room_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:train and valid share")
 
@@ -286,20 +285,6 @@ def test_a_budget_of_labels_is_kept_to_the_last_one(files: dict[str, str], tmp_p
     learning, reason, _ = learn(tmp_path, campaign(files, stop=Stop(labels=4)))
     assert reason == "4 labels are there, 4 was the budget"
     assert [one.labels for one in learning.history(2)] == [0, 3, 4]
-
-
-@pytest.mark.parametrize("size", [1_500, 5_000])
-def test_a_full_disk_is_told_and_nothing_labelled_is_lost(files: dict[str, str], tmp_path: Path, size: int) -> None:
-    settings = campaign(files)
-    with room_for(size), pytest.raises((InputError, OSError), match=r"cannot write|File too large"):
-        learn(tmp_path / "full", settings)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "full/labels").glob("*.extxyz")}
-    learn(tmp_path / "full", settings)
-    learn(tmp_path / "whole", settings)
-    after = {path.name: path.read_bytes() for path in (tmp_path / "full/labels").glob("*.extxyz")}
-    assert {name: after[name] for name in before} == before
-    whole = [identity(a) for a in frames_of(tmp_path / "whole/generation-02/train.extxyz")]
-    assert [identity(a) for a in frames_of(tmp_path / "full/generation-02/train.extxyz")] == whole
 
 
 def test_a_pool_is_looked_at_instead_of_dynamics_and_relabelled_by_a_teacher(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -46,6 +47,8 @@ from finetune.sampling import (
 from finetune.sampling.core import collect
 from finetune.sampling.defects import voids
 from finetune.sampling.diversity import descriptor, farthest, loaded
+
+from .commands import command
 
 ROOT = Path(__file__).parents[1]
 
@@ -367,3 +370,18 @@ def test_free_atoms_and_pairs_carry_their_spins_into_the_file(tmp_path):
     ase.io.write(tmp_path / "a.extxyz", [*atoms, pair], format="extxyz")
     read = ase.io.read(tmp_path / "a.extxyz", ":")
     assert [frame.get_initial_magnetic_moments().tolist() for frame in read] == [[1.0], [3.0], [2.0], [3.0, 3.0]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/sample").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_give_frames_that_the_doctor_accepts(path: Path, tmp_path: Path, monkeypatch) -> None:
+    if path.stem == "pretrain":
+        pytest.skip("the 3,510 frames of a pre-training take half an hour")
+    monkeypatch.chdir(ROOT)
+    begin = time.monotonic()
+    assert command("sample", "-c", path, "--output", tmp_path / "frames.extxyz") == 0
+    assert time.monotonic() - begin < 600
+    bare = "labels: false" in path.read_text() or "calculator: null" in path.read_text()
+    frames = ase.io.read(tmp_path / "frames.extxyz", ":")
+    model = "none" if max(map(len, frames)) > 10_000 else "chgnet"
+    assert command("doctor", tmp_path / "frames.extxyz", "--labels", str(not bare).lower(), "--model", model) == 0

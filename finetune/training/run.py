@@ -223,7 +223,7 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> str | None:
     """Revision of the working directory, None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
