@@ -10,6 +10,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message says what, what was got and the remedy."""
 
 
+class UnlabelledError(InputError):
+    """No frame has a label, where labels are needed."""
+
+
 def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:
     """An `InputError` for a name that does not exist, offering the nearest known one."""
     known = sorted(known)

@@ -51,6 +51,8 @@ from finetune.sampling.diversity import descriptor, farthest, loaded
 from .commands import command
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs/sample").glob("*.yaml"))
+MINUTES = [path for path in CONFIGS if path.stem != "pretrain"]  # whose 3,510 frames take half an hour
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +331,7 @@ def test_the_neighbours_of_an_added_atom_are_as_far_as_the_void_is_wide() -> Non
     assert distances.min() == pytest.approx(5.72 * np.sqrt(3) / 4, abs=0.01)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/sample").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs_are_read_into_typed_samplers(path: Path) -> None:
     parser = jsonargparse.ArgumentParser()
     parser.add_argument("-c", action="config")
@@ -373,10 +375,8 @@ def test_free_atoms_and_pairs_carry_their_spins_into_the_file(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/sample").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MINUTES, ids=lambda path: path.stem)
 def test_shipped_configs_give_frames_that_the_doctor_accepts(path: Path, tmp_path: Path, monkeypatch) -> None:
-    if path.stem == "pretrain":
-        pytest.skip("the 3,510 frames of a pre-training take half an hour")
     monkeypatch.chdir(ROOT)
     begin = time.monotonic()
     assert command("sample", "-c", path, "--output", tmp_path / "frames.extxyz") == 0

@@ -15,7 +15,7 @@ from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.doctor import Examination, examine, examine_structures
 from finetune.doctor.examination import WIDTH
-from finetune.errors import InputError
+from finetune.errors import InputError, UnlabelledError
 from finetune.files import write_text
 
 
@@ -62,12 +62,8 @@ def doctor(
         raise InputError(f"--limit {limit} must be at least 1; 2000 is the default")
     try:
         frames = read(list(file), keys, labelled=labels)
-    except InputError as error:
-        if ": no labels" in str(error):
-            raise InputError(
-                f"{error}. Structures that are yet to be labelled are looked at by --labels false"
-            ) from None
-        raise
+    except UnlabelledError as error:
+        raise InputError(f"{error}. Structures that are yet to be labelled are looked at by --labels false") from None
     potential = None if model == "none" else models.load(model, trusted=trusted).to(known_device(device))
     if potential is not None and not potential.pretrained:
         raise InputError(f"{model} has random weights and nothing to compare with; name a pre-trained model or none")

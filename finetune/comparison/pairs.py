@@ -18,6 +18,7 @@ from scipy.signal import find_peaks
 from finetune.comparison.figures import FEWEST, Curve, Figure, Judged, Measured, Tolerance, Verdict, binomial, overall
 from finetune.comparison.observable import Observable, single_points, starts
 from finetune.comparison.recorded import Recorded
+from finetune.comparison.states import free_atoms
 from finetune.errors import InputError
 
 RIPPLE = 0.025  # eV, kT at room temperature; a dip that is less deep than this is none
@@ -87,11 +88,7 @@ class PairCurves(Observable):
     def recorded(self, calculator: Recorded, place: Path) -> Measured:
         """The recorded pairs, at the distances that they have; of several spin states the lowest."""
         parts = []
-        free: dict[str, float] = {}
-        for frame in calculator.frames:
-            if len(frame.atoms) == 1 and _apart(frame.atoms):
-                symbol, energy = frame.atoms.get_chemical_formula(), float(frame.labels.energy[0])
-                free[symbol] = min(free.get(symbol, np.inf), energy if np.isfinite(energy) else np.inf)
+        free = free_atoms(calculator.frames, [float(frame.labels.energy[0]) for frame in calculator.frames])
         for pair in combinations_with_replacement(self.elements, 2):
             known: dict[float, float] = {}
             for frame in calculator.frames:
@@ -153,11 +150,6 @@ def _alone(atoms: Atoms) -> bool:
         length - abs(along @ vector) / length > max(2 * distance, IMAGE) - 1e-6
         for vector, length in zip(atoms.cell.array, atoms.cell.lengths(), strict=True)
     )
-
-
-def _apart(atoms: Atoms) -> bool:
-    """Whether an atom is alone: it has no images, or far ones."""
-    return not atoms.pbc.any() or bool(min(atoms.cell.lengths()) > 2 * IMAGE)
 
 
 def _joined(parts: Sequence[Measured]) -> Measured:

@@ -17,6 +17,7 @@ from pymatgen.core import Composition
 
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, single_points
+from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.errors import InputError, unknown
 
@@ -202,17 +203,9 @@ class Energies(Observable):
 
     def _cohesion(self, found: Mapping[str, State], calculator: BaseCalculator) -> list[Figure]:
         """Energy of the atoms alone minus that of the phase, per atom."""
-        alone = [
-            frame.atoms
-            for frame in read(list(self.files), labelled=False)
-            if len(frame.atoms) == 1 and frame.family == ATOM
-        ]
-        said = single_points(alone, calculator)
-        atoms: dict[str, float] = {}  # of several spin states the lowest
-        for one, point in zip(alone, said, strict=True):
-            if point is not None:
-                symbol = str(one.symbols[0])
-                atoms[symbol] = min(atoms.get(symbol, np.inf), float(point.energy[0]))
+        alone = [frame for frame in read(list(self.files), labelled=False) if frame.family == ATOM]
+        said = single_points([frame.atoms for frame in alone], calculator)
+        atoms = free_atoms(alone, [np.nan if point is None else float(point.energy[0]) for point in said])
         figures = []
         for phase, state in found.items():
             amounts = state.formula.fractional_composition.get_el_amt_dict()
@@ -220,6 +213,16 @@ class Energies(Observable):
                 free = sum(share * atoms[symbol] for symbol, share in amounts.items())
                 figures.append(Figure(phase, "cohesive energy", 1000 * (free - state.lowest), "meV/atom"))
         return figures
+
+
+def free_atoms(frames: Sequence[Frame], energies: Sequence[float]) -> dict[str, float]:
+    """Energy of each element alone, of frames of the family `atom`; of several spin states the lowest, NaN left out."""
+    found: dict[str, float] = {}
+    for frame, energy in zip(frames, energies, strict=True):
+        if len(frame.atoms) == 1 and frame.family == ATOM and np.isfinite(energy):
+            symbol = str(frame.atoms.symbols[0])
+            found[symbol] = min(found.get(symbol, np.inf), energy)
+    return found
 
 
 def sides_of(text: str) -> list[list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from finetune.data.frames import PROPERTIES
-from finetune.errors import InputError
+from finetune.errors import InputError, UnlabelledError
 
 Named = tuple[str, Atoms, bool]  # the frame in words, its structure, and whether it is VASP output (which has no keys)
 
@@ -105,7 +105,7 @@ def _check_keys(frames: Sequence[Named], found: Sequence[_Found], keys: LabelKey
         wanted = ", ".join(asdict(keys).values())
         hints = [f"keys.{p}={k}" for p in PROPERTIES for k in sorted(there) if p.rstrip("s") in k.lower()]
         remedy = f"perhaps {', '.join(hints)}" if hints else f"the keys are {', '.join(sorted(there)) or 'none'}"
-        raise InputError(f"{_files(frames)}: no labels, neither {wanted} nor stored calculator results; {remedy}")
+        raise UnlabelledError(f"{_files(frames)}: no labels, neither {wanted} nor stored calculator results; {remedy}")
 
 
 def _check_mixed(frames: Sequence[Named], found: Sequence[_Found], keys: LabelKeys) -> None:

@@ -101,9 +101,8 @@ def _verdict(history: Mapping[str, Sequence[Any]]) -> str:
 
 def _generations(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """A row for each generation and arm."""
-    families = sorted(
-        {family for content in errors["selected"] for family in content.get("test", {}).get("family", {})}
-    )
+    judged = [content["test"] for content in errors["selected"] if "test" in content]
+    families = sorted({family for test in judged for family in test["family"]})
     header = ["arm", "generation", "new labels", "refused", "candidates", "uncertain time, %", "computing, h"]
     header += [
         "forces RMSE, meV/Å",
