@@ -207,6 +207,22 @@ def test_another_seed_or_teacher_needs_another_directory(files: dict[str, str], 
         learn(finished, campaign(files, seed=1))
 
 
+def test_starts_that_changed_are_refused_and_directories_that_did_not_note_them_go_on(tmp_path: Path) -> None:
+    files = write_files(tmp_path)
+    with ThreadPoolExecutor(1) as executor:
+        Learning(campaign(files), tmp_path / "run", executor)
+        starts = frames_of(Path(files["starts"]))
+        starts[0].rattle(0.01, seed=1)
+        ase.io.write(files["starts"], starts, format="extxyz")
+        with pytest.raises(InputError, match="another campaign: pool differ"):
+            Learning(campaign(files), tmp_path / "run", executor)
+        record = tmp_path / "run/settings.json"
+        settings = json.loads(record.read_text())
+        del settings["pool"]
+        record.write_text(json.dumps(settings))
+        Learning(campaign(files), tmp_path / "run", executor)
+
+
 @dataclass(frozen=True)
 class Fussy(Calculated):
     """A teacher that does not converge for frames of eight atoms."""
