@@ -19,12 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.committee import Committee
 from finetune.errors import InputError, unknown
 from finetune.files import whole
 from finetune.potential import Potential
 
 FORMAT = "finetune-1"
 BEST, LAST = "best.ckpt", "last.ckpt"
+MEMBERS, GENERATIONS = "member-*.ckpt", "generation-*"  # what a campaign of active learning leaves
+MEASURED = "errors.json"  # the last file that a generation's fit writes
 STRUCTURES = (".extxyz", ".xyz", ".traj", ".db", ".xml", ".cif", ".vasp")
 
 
@@ -33,7 +36,8 @@ def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
 
     Args:
         name: `chgnet`, `chgnet:r2scan`, `mace:mini`, `mace:medium-mpa-0`, `mace:PATH.model`, a run directory (its best
-            checkpoint), a `.ckpt` of a run, or a single file written by `save`.
+            checkpoint), a directory of active learning (the committee of its last generation) or of one generation, a
+            `.ckpt` of a run, or a single file written by `save`.
         trusted: a foreign `.model` is a pickle and runs code when read; true says that you trust the file.
 
     Raises:
@@ -42,7 +46,10 @@ def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
     text = os.fspath(name)
     path = Path(text)
     if path.is_dir():
-        path = _in_run(path)
+        found = members(path)
+        if len(found) > 1:
+            return Committee([load(one) for one in found]).eval()
+        path = found[0] if found else _in_run(path)
     if path.is_file() and path.suffix != ".model":
         return restore(read_checkpoint(path), path)
     if path.suffix == ".model" and ":" not in text:
@@ -180,9 +187,15 @@ def _potential_class(path: str) -> type[Potential]:
     return cls
 
 
+def members(directory: Path) -> list[Path]:
+    """Checkpoints of the committee of a generation of active learning, or of a campaign's last one that is finished."""
+    finished = sorted(place for place in directory.glob(GENERATIONS) if (place / MEASURED).is_file())
+    return sorted((finished[-1] if finished else directory).glob(MEMBERS))
+
+
 def _in_run(directory: Path) -> Path:
     """The best checkpoint of a run directory, or the last one where there is no best."""
     for name in (BEST, LAST):
         if (directory / name).is_file():
             return directory / name
-    raise InputError(f"{directory} holds no {BEST} or {LAST}; give the directory of a finished fit")
+    raise InputError(f"{directory} holds no {BEST} or {LAST}; give the directory of a finished fit, or of a campaign")

@@ -7,21 +7,25 @@
 
 The second command only fits the members again whose weights are missing. The interval of a difference is that of 2000
 bootstraps over the groups of the test frames (trajectories, built cells): what other test frames would have said. It
-does not hold what another seed of the campaign would have chosen.
+does not hold what another seed of the campaign would have chosen. What follows are errors by family, and where the
+largest DFT forces of the sub-cells lie: within the radius that was asked about, or at the boundary that the cut made.
 """
 
 # %%
 import argparse
+import json
+import re
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from matplotlib.figure import Figure
 
 from finetune import models, plots
-from finetune.committee import Committee
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.evaluation import evaluate
+from finetune.learning.files import read_frames
 
 ARMS = {"selected": "", "random control": "control"}
 
@@ -29,8 +33,7 @@ ARMS = {"selected": "", "random control": "control"}
 # %%
 def deviations(folder: Path, frames: list[Frame]) -> list[np.ndarray]:
     """Deviations of the forces of a committee from DFT, one array (meV/Å) for each frame."""
-    members = [models.load(str(path)) for path in sorted(folder.glob("member-*.ckpt"))]
-    found = evaluate(Committee(members), frames)
+    found = evaluate(models.load(folder), frames)
     apart = 1e3 * (found.predicted.forces - found.labels.forces).abs().numpy()
     return np.split(apart, np.cumsum([len(frame.atoms) for frame in frames])[:-1])
 
@@ -79,7 +82,36 @@ def main() -> None:
             words = f"{other - one:+.1f} ({low:+.1f} to {high:+.1f})"
             new = count - curves["all"]["selected"][0][0]
             print(f"| {new} | {one:.1f} | {other:.1f} | {words} | {near:.0f} | {far:.0f} |")
+    told(sorted(options.directory.glob("generation-*")))
     draw(curves, options.figure)
+
+
+def told(places: list[Path]) -> None:
+    """Print errors on the test frames by family and of energies, and where the forces of the sub-cells are largest."""
+    for place in places:
+        for arm, of in ARMS.items():
+            if (place / of / "errors.json").exists():
+                test = json.loads((place / of / "errors.json").read_text())["test"]
+                families = ", ".join(f"{name} {one['forces_mae']:.0f}" for name, one in test["family"].items())
+                line = f"energy {test['all']['energy_mae']:.1f} meV/atom, forces: {families}"
+                print(f"{place.name}, {arm}: {line}; rank correlation {test['rank_correlation']:.2f}")
+    labelled = [atoms for place in places for atoms in read_frames(place / "labelled.extxyz")]
+    cells = [atoms for atoms in labelled if "centre" in atoms.info]
+    sizes = np.array([largest(atoms) for atoms in cells])
+    near = int((sizes[:, 0] >= sizes[:, 1]).sum())
+    inside, outside = np.median(sizes, axis=0)
+    print(
+        f"{len(cells)} of {len(labelled)} are sub-cells; the largest DFT force is within the radius in {near}; median "
+        f"{inside:.1f} eV/Å within and {outside:.1f} outside"
+    )
+
+
+def largest(atoms: Atoms) -> tuple[float, float]:
+    """Largest DFT force (eV/Å) of a sub-cell within its radius, and outside."""
+    [radius] = re.findall(r"Subcell\(atom \d+ of \d+, ([\d.]+) Å\)", atoms.info["made_by"])
+    inside = atoms.get_distances(int(atoms.info["centre"]), range(len(atoms)), mic=True) <= float(radius)
+    sizes = np.linalg.norm(atoms.arrays["REF_forces"], axis=1)
+    return float(sizes[inside].max()), float(sizes[~inside].max(initial=0.0))
 
 
 def draw(curves: dict[str, dict[str, list[tuple[int, float]]]], path: Path) -> None:

@@ -46,6 +46,8 @@ class ByHand(Folders):
     def collect(self, atoms: Atoms, folder: Path) -> Outcome | None:
         if not (folder / "done.extxyz").exists():
             return None
+        if not (folder / "done.extxyz").read_text():
+            return Outcome(None, ["done.extxyz cannot be read; is the calculation finished?"])
         return Outcome(ase.io.read(folder / "done.extxyz"))
 
 
@@ -62,8 +64,12 @@ def test_a_campaign_waits_for_calculations_that_the_user_runs(files: dict[str, s
         assert len(folders) == 3
         for folder in folders[:2]:
             ase.io.write(folder / "done.extxyz", labelled(ase.io.read(folder / "frame.extxyz")), format="extxyz")
-        with pytest.raises(Waiting, match=r"waits for 1 of 3 .* named GIVEN_UP"):
+        with pytest.raises(Waiting, match=r"waits for 1 of 3 .* named GIVEN_UP$"):
             learn(tmp_path / "run", given)
+        (folders[2] / "done.extxyz").touch()  # half written, as by a code that runs
+        with pytest.raises(Waiting, match=r"(?s)waits for 1 of 3 .* Not accepted:.*is the calculation finished"):
+            learn(tmp_path / "run", given)
+        (folders[2] / "done.extxyz").unlink()
         (folders[2] / "GIVEN_UP").touch()
     learning, reason, told = learn(tmp_path / "run", given)
     assert reason == "2 generations were wanted"

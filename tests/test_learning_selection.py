@@ -170,7 +170,8 @@ def test_closeness_weights_atoms_by_their_uncertainty() -> None:
 def history(*errors: float, labels: int = 10, **last: float) -> list[Summary]:
     """Generations with so many more labels each."""
     found = [
-        Summary(k, k * labels, k * 1.0, float(error), uncertain=0.5, candidates=9) for k, error in enumerate(errors)
+        Summary(k, k * labels, k * 0.5, float(error), uncertain=0.5, candidates=9, spent_h=k * 1.0)
+        for k, error in enumerate(errors)
     ]
     return [*found[:-1], Summary(**{**vars(found[-1]), **last})]
 
@@ -183,6 +184,7 @@ def history(*errors: float, labels: int = 10, **last: float) -> list[Summary]:
         (Stop(labels=20), history(300, 200, 150), "20 labels"),
         (Stop(labels=21), history(300, 200, 150), None),
         (Stop(hours=2.0), history(300, 200, 150), "2 h was the budget"),
+        (Stop(hours=2.1), history(300, 200, 150), None),
         (Stop(uncertain=0.1), history(300, 200, uncertain=0.1), "10.0 % of the time"),
         (Stop(uncertain=0.1), history(300, 200, uncertain=0.11), None),
         (Stop(generations=2), history(300, 200, 150), "2 generations were wanted"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,22 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.constraints import FixAtoms
 from ase.data import covalent_radii
-from ase.geometry import get_distances
+from ase.geometry import find_mic, get_distances
 from ase.neighborlist import neighbor_list
+from ase.optimize import FIRE
 
 from finetune.backbones.ace import ACE
 from finetune.calculators import PotentialCalculator
 from finetune.errors import InputError
-from finetune.learning import Thresholds, generation
-from finetune.learning.subcells import Cutter, centres, cut, relaxed, subcells, surroundings
+from finetune.files import write_frames
+from finetune.labelling.store import identity
+from finetune.learning import Thresholds, gathering
+from finetune.learning.subcells import Cutter, centres, cut, subcells
+from finetune.learning.surroundings import relaxed, surroundings
+from finetune.sampling.core import Limits
 
 from .structures import ROOT
 
@@ -118,14 +126,21 @@ def test_what_is_uncertain_at_a_new_boundary_asks_for_no_label(large: Atoms, tmp
     def far_from_the_middle(part: Atoms, *_: object) -> np.ndarray:
         return np.asarray(0.1 + part.get_distances(part.info["centre"], range(len(part)), mic=True))
 
-    monkeypatch.setattr(generation, "scored", far_from_the_middle)
-    monkeypatch.setattr(generation, "grading", lambda *_: object())
-    monkeypatch.setattr(generation, "members", lambda _: ["chgnet"])
+    monkeypatch.setattr(gathering, "scored", far_from_the_middle)
+    monkeypatch.setattr(gathering, "grading", lambda *_: object())
+    monkeypatch.setattr(gathering.models, "members", lambda _: ["chgnet"])
     scores = np.zeros(len(large))
     scores[3011] = 2.0
     large.info["score"], large.arrays["scores"] = 2.0, scores
-    thresholds, cutter = Thresholds(select=1.0, stop=50.0), Cutter(radius_A=4.5, centres=1)
-    [part], about = generation.gather_candidates([large], thresholds, cutter, tmp_path)
+    (tmp_path / "explored").mkdir()
+    write_frames(tmp_path / "explored/run-000.extxyz", [large, large])
+    thresholds, cutter = Thresholds(select=1.0, stop=50.0), Cutter(radius_A=4.5, centres=3)
+    with ThreadPoolExecutor(1) as executor:
+        [part], about = gathering.gather_candidates(tmp_path, thresholds, cutter, tmp_path, executor)
+        monkeypatch.setattr(gathering, "scored", None)  # what has been gathered is not gathered again
+        [again], _ = gathering.gather_candidates(tmp_path, thresholds, cutter, tmp_path, executor)
+    assert identity(again) == identity(part)
+    assert (about["explored"], about["repeated"], about["cut"]) == (2, 1, 1)  # only one atom is above the threshold
     assert 3.0 < part.info["score"] <= 0.1 + 4.5
     assert far_from_the_middle(part).max() > 0.1 + 4.5
     assert part.arrays["scores"][~part.arrays["inside"]].max() == 0.0
@@ -135,13 +150,42 @@ def test_what_is_uncertain_at_a_new_boundary_asks_for_no_label(large: Atoms, tmp
 
 def test_relaxation_moves_only_what_lies_outside(large: Atoms) -> None:
     torch_potential = ACE(["Li", "P", "S"], cutoff=3.0, nmax=[3], lmax=[0], functions=None, core={})
-    settings = Cutter(radius_A=4.0, closest=0.6, padding_A=0.0, relax_steps=2)
+    settings = Cutter(radius_A=4.0, closest=0.6, padding_A=0.0)
     before = cut(large, 3011, settings)
-    after = relaxed(before, PotentialCalculator(torch_potential), settings)
+    after = relaxed(before, PotentialCalculator(torch_potential), 4.0, 2)
     moved = np.linalg.norm(after.positions - before.positions, axis=1)
     near = before.get_distances(before.info["centre"], range(len(before)), mic=True) <= 4.0
     assert moved[near].max() == 0.0
     assert moved[~near].max() > 0.0
+
+
+class Inward(Calculator):
+    """Draws every atom to a point."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+
+    def __init__(self, point: np.ndarray) -> None:
+        super().__init__()
+        self.point = point
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        pull = find_mic(self.point - self.atoms.positions, self.atoms.cell, self.atoms.pbc)[0]
+        self.results = {"energy": 0.5 * float((pull**2).sum()), "forces": pull}
+
+
+def test_relaxation_ends_before_an_atom_comes_in(large: Atoms) -> None:
+    before = cut(large, 3011, Cutter(radius_A=4.0))
+    own = before.info["centre"]
+    calculator = Inward(before.positions[own])
+    after = relaxed(before, calculator, 4.0, 50)
+    np.testing.assert_allclose(surroundings(after, own, 4.0), surroundings(before, own, 4.0), atol=1e-9)
+    assert Limits().reason(after) is None
+    free = before.copy()
+    free.set_constraint(FixAtoms(mask=free.arrays["inside"]))
+    free.calc = calculator
+    FIRE(free, logfile=None, maxstep=0.1).run(steps=50)
+    assert len(surroundings(free, own, 4.0)) > len(surroundings(before, own, 4.0))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from finetune.md import (
     GUARDS,
     NPT,
     NVE,
+    Extrapolating,
     Langevin,
     NoseHoover,
     Output,
@@ -474,3 +475,15 @@ def test_a_damaged_file_of_a_run_is_told(file, tmp_path):
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:100])
     with pytest.raises(InputError, match="damaged"):
         simulate(crystal(), [Stage(HOT, ps=0.1)], tmp_path, progress=False)
+
+
+def test_a_guard_that_has_nothing_to_look_at_is_told_unless_it_is_one_of_the_usual(tmp_path, capsys):
+    guards = [*GUARDS, Uncertain(by="forces_error", above=0.1), Extrapolating(above=3.0)]
+    simulate(crystal(), [Stage(HOT, 0.01)], tmp_path, guards, progress=False)
+    told = [line for line in capsys.readouterr().err.splitlines() if "never acts" in line]
+    assert [line.split()[2] for line in told] == ["Uncertain", "Extrapolating"]
+    assert [line.split()[-1] for line in told] == ["forces_error", "gamma"]
+    committee = model()
+    committee.calc = finetune.calculator(["chgnet", "chgnet:r2scan"], device="cpu")
+    simulate(committee, [Stage(HOT, 0.004)], tmp_path / "seen", [Uncertain(above=50.0)], progress=False)
+    assert "never acts" not in capsys.readouterr().err

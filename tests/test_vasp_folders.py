@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -151,3 +152,16 @@ def test_the_command_writes_folders_and_collects_what_is_finished(tmp_path, caps
 def test_a_setting_that_the_set_does_not_have_is_told():
     with pytest.raises(InputError, match="no_such"):
         VaspFolders("MPStaticSet", {"no_such": 1}).check()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_a_calculation_took_is_read_from_its_outcar(tmp_path, packed):
+    frame, _ = shuffled()
+    labeller = VaspFolders("MPStaticSet", SETTINGS)
+    labeller.write(frame, tmp_path)
+    shutil.copy(OUTPUT, tmp_path / "vasprun.xml")
+    assert labeller.collect(frame, tmp_path).wall_s == 0.0
+    text = b"\n                         Elapsed time (sec):      123.456\n"
+    (tmp_path / f"OUTCAR{'.gz' * packed}").write_bytes(gzip.compress(text) if packed else text)
+    outcome = labeller.collect(frame, tmp_path)
+    assert outcome.wall_s == outcome.atoms.info["wall_s"] == 123.456

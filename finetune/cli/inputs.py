@@ -102,6 +102,19 @@ def switched(arguments: Sequence[str], option: str = "--trusted") -> list[str]:
     ]
 
 
+def own_data(arguments: Sequence[str], prefix: str) -> list[str]:
+    """Arguments with the user's own training frames: what a config names as valid and test belongs to other data.
+
+    Args:
+        arguments: of a command line.
+        prefix: of the options `train`, `valid` and `test`.
+    """
+    given = {argument.partition("=")[0].rstrip("+") for argument in arguments}
+    if f"{prefix}train" not in given:
+        return [*arguments]
+    return [*arguments, *(f"{prefix}{p}=null" for p in ("valid", "test") if f"{prefix}{p}" not in given)]
+
+
 def new_file(name: str) -> Path:
     """The path of a file that is to be written.
 

@@ -14,11 +14,12 @@ from finetune.cli import inputs
 from finetune.files import locked, write_text
 from finetune.labelling.core import Folders, Labeller, Waiting
 from finetune.labelling.executors import Processes
-from finetune.learning.campaign import Campaign, Learning
+from finetune.learning.campaign import Learning
 from finetune.learning.exploration import Explorer
 from finetune.learning.refitting import Refit
 from finetune.learning.report import write_report
 from finetune.learning.selectors import Batch, Selector
+from finetune.learning.settings import Campaign
 from finetune.learning.stopping import Stop
 from finetune.learning.subcells import Cutter
 from finetune.learning.tracking import track
@@ -45,7 +46,7 @@ def parsed(arguments: list[str]) -> tuple[dict[str, Any], str]:
         "-c CONFIG --directory DIR [--OPTION VALUE ...]",
     )
     parser.add_function_arguments(learn, as_group=False, as_positional=False, skip={"text"})
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(inputs.own_data(arguments, "--"))
     text = parser.dump(given)
     return inputs.given(parser.instantiate(given)), text
 
@@ -53,7 +54,6 @@ def parsed(arguments: list[str]) -> tuple[dict[str, Any], str]:
 def learn(
     directory: Path,
     train: str | list[str],
-    valid: str | list[str],
     labeller: Labeller | Folders,
     explorer: Explorer,
     fit: Refit | list[Refit],
@@ -63,6 +63,7 @@ def learn(
     reactants: tuple[str, str] | None = None,
     cutter: Cutter | None = None,
     control: Literal["candidates", "explored", "spare"] | None = None,
+    valid: str | list[str] | None = None,
     test: str | list[str] | None = None,
     fraction: float = 1.0,
     relabel: bool = False,
@@ -77,7 +78,6 @@ def learn(
     Args:
         directory: where everything is written; the same command goes on there.
         train: labelled frames to begin with.
-        valid: labelled frames to judge by, always the same ones; never trained on.
         labeller: what answers, DFT or a teacher, by `class_path`. One that writes folders of input
             (`finetune.labelling.VaspFolders`) leaves them in DIR/labels.inputs and ends with status 3; when they have
             been run, the same command goes on.
@@ -89,20 +89,24 @@ def learn(
         reactants: formulas of the two phases that react, for the closeness to the reaction front.
         cutter: sub-cells for structures that are too large for DFT.
         control: train a second committee on as many frames chosen at random among the `candidates`, among all that
-            was `explored`, or among the `spare` training frames that `fraction` leaves out, which costs no label.
+            was `explored`, either for as many labels once more, or among the `spare` training frames that `fraction`
+            leaves out, which costs none.
+        valid: labelled frames to judge by, always the same ones; never trained on. Without, a tenth of the groups of
+            `train`, and another one to test on; what a config names is left out where you give your own --train.
         test: labelled frames whose errors are told and decide nothing.
         fraction: share of the training frames to begin with.
-        relabel: label train, valid and test by the labeller first, with a teacher in DFT's place.
-        stop: when it is over.
+        relabel: label train, valid and test by the labeller first: they must be of its method.
+        stop: when it is over; labels are those of the selected arm, hours those of the control too.
         executor: where it is computed, a `concurrent.futures.Executor` by `class_path`; default: processes here.
         logger: a WandbLogger by `class_path` gets the same figures.
         seed: everything random follows from it.
         text: the resolved config.
     """
     torch.set_num_threads(1)
+    judging, testing = (None if files is None else listed(files) for files in (valid, test))
     campaign = Campaign(
-        listed(train), listed(valid), labeller, explorer, fit if isinstance(fit, list) else [fit], members, selector,
-        batch, reactants, cutter, control, None if test is None else listed(test), fraction, relabel, stop, seed,
+        listed(train), judging, labeller, explorer, fit if isinstance(fit, list) else [fit], members, selector, batch,
+        reactants, cutter, control, testing, fraction, relabel, stop, seed,
     )  # fmt: skip
     busy = f"another campaign is computing into {directory}; wait for it, or choose another directory"
     with locked(directory, busy):
@@ -111,7 +115,7 @@ def learn(
 
 def computed(campaign: Campaign, directory: Path, workers: Executor, logger: Logger | None, text: str) -> None:
     """Run a campaign's generations with these workers, a report after each, and say why it is over."""
-    over = False
+    idle = True
     try:
         learning = Learning(campaign, directory, workers)
         write_text(directory / "config.yaml", text)
@@ -120,10 +124,14 @@ def computed(campaign: Campaign, directory: Path, workers: Executor, logger: Log
             write_report(learning, n)
             track(learning, n, logger)
 
+        idle = False
         reason = learning.run(after)
-        over = True
+        idle = True
+    except Waiting:
+        idle = True
+        raise
     finally:
-        workers.shutdown(wait=over)  # what has not begun has been withdrawn
+        workers.shutdown(wait=idle)  # what has not begun has been withdrawn
     print(f"over: {reason}. The report is {learning.place(learning.last()) / 'report.html'}")
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from finetune import models
-from finetune.cli import helping
+from finetune.cli import helping, inputs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
 from finetune.errors import InputError
@@ -160,7 +160,7 @@ def run(arguments: list[str]) -> None:
     """Run one of Lightning's methods with arguments as on the command line."""
     quiet()
     torch.set_float32_matmul_precision("high")
-    arguments = own_data(arguments)
+    arguments = inputs.own_data(arguments, "--data.") if arguments[0] == "fit" else arguments
     kind = Talkative if ALL in arguments else CLI
     arguments = ["--help" if argument == ALL else argument for argument in arguments]
     check_files(arguments)
@@ -225,15 +225,6 @@ def check_files(arguments: list[str]) -> None:
                 yaml.safe_load(Path(name).read_text())
             except (yaml.YAMLError, UnicodeDecodeError) as error:
                 raise InputError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
-
-
-def own_data(arguments: list[str]) -> list[str]:
-    """Arguments of a fit on the user's frames: what a config names as valid and test belongs to other data."""
-    given = {argument.partition("=")[0].rstrip("+") for argument in arguments}
-    missing = [part for part in ("valid", "test") if f"--data.{part}" not in given]
-    if arguments[0] != "fit" or "--data.train" not in given or not missing:
-        return arguments
-    return [*arguments, *(f"--data.{part}=null" for part in missing)]
 
 
 def quiet() -> None:

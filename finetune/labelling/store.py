@@ -28,7 +28,7 @@ from finetune.files import locked, write_frames, write_text
 from finetune.labelling.core import Method, Outcome
 
 DEATHS = 2  # times that a worker may die over a frame, computed alone, before it is kept aside
-NEW: Mapping[str, Any] = MappingProxyType({"reasons": [], "deaths": 0, "suspect": False})
+NEW: Mapping[str, Any] = MappingProxyType({"reasons": [], "deaths": 0, "suspect": False, "lost": ""})
 
 
 class Store:
@@ -74,9 +74,14 @@ class Store:
         """Why a frame failed for good; empty where it did not."""
         record = self._record(name)
         if record["deaths"] >= DEATHS:
-            return [*record["reasons"], f"its worker died {record['deaths']} times, perhaps for want of memory"]
+            lost = f" ({record['lost']})" if record["lost"] else ""
+            return [*record["reasons"], f"its worker died {record['deaths']} times, perhaps for want of memory{lost}"]
         reasons: list[str] = record["reasons"]
         return reasons
+
+    def failed_s(self, name: str) -> float:
+        """Seconds that were spent on a frame without a label coming of it."""
+        return float(self._record(name).get("wall_s", 0.0))
 
     def put(self, name: str, atoms: Atoms, outcome: Outcome) -> None:
         """Keep what became of a frame: labels, or the frame aside with its reasons; the log in both cases."""
@@ -93,10 +98,14 @@ class Store:
         if not self.done(name):
             write_frames(self.directory / f"{name}.extxyz", [atoms])
 
-    def died(self, name: str, atoms: Atoms, alone: bool) -> None:
+    def died(self, name: str, atoms: Atoms, alone: bool, why: str = "") -> None:
         """Note that a worker died over a frame; where others were computed at the same time it is only a suspect."""
         record = self._record(name)
-        self._aside(name, atoms, {**record, "suspect": True, "deaths": record["deaths"] + alone})
+        self._aside(name, atoms, {**record, "suspect": True, "deaths": record["deaths"] + alone, "lost": why})
+
+    def lost(self, name: str) -> str:
+        """What was said when the worker that was at a frame was lost; empty where none was."""
+        return str(self._record(name)["lost"])
 
     def suspect(self, name: str) -> bool:
         """Whether a worker died while this frame was computed, so that it is computed alone from then on."""

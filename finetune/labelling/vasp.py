@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from finetune.errors import InputError
 from finetune.files import write_frames
 from finetune.labelling.core import Folders, Outcome
 
+ELAPSED = re.compile(r"Elapsed time \(sec\):\s+([\d.]+)")  # at the end of OUTCAR
 FRAME = "frame.extxyz"  # the structure with its atoms in their own order, beside the input files
 DECIDES = ("ENCUT", "GGA", "METAGGA", "ISMEAR", "SIGMA", "ISPIN", "PREC", "LASPH")  # the answer, not how it is found
 TETRAHEDRA = -5  # ISMEAR, without a width
@@ -85,7 +88,9 @@ class VaspFolders(Folders):
         if other:
             remedy = "run it with the INCAR of this folder, or say so in `user_incar_settings` of a config of its own"
             return Outcome(None, [f"{found[0]} was computed with {other}; {remedy}"])
-        return Outcome(self._labelled(atoms, output, order, code))
+        labelled, seconds = self._labelled(atoms, output, order, code), _elapsed(folder)
+        labelled.info["wall_s"] = seconds
+        return Outcome(labelled, wall_s=seconds)
 
     def _labelled(self, atoms: Atoms, output: Atoms, order: np.ndarray, code: str) -> Atoms:
         labelled = atoms.copy()
@@ -113,6 +118,15 @@ class VaspFolders(Folders):
             return getattr(sets, self.inputs)(structure, sort_structure=False, **_known(self.settings))
         except (TypeError, ValueError) as error:
             raise InputError(f"{self.inputs} does not take these settings: {error}") from error
+
+
+def _elapsed(folder: Path) -> float:
+    """Seconds that a calculation took, by its OUTCAR; 0 where there is none."""
+    for path in sorted(folder.glob("OUTCAR*")):
+        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if found := ELAPSED.findall(text.decode(errors="replace")):
+            return float(found[-1])
+    return 0.0
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Active learning: explore, recognise what is not known, ask DFT for few and telling structures, fit again."""
 
-from finetune.learning.campaign import Campaign, Learning
+from finetune.learning.campaign import Learning
 from finetune.learning.exploration import Dynamics, Explorer, Pool
 from finetune.learning.harvesting import Thresholds
 from finetune.learning.refitting import Refit, Solved, Trained
 from finetune.learning.selectors import KDPP, Batch, FarthestPoints, MaxVol, Random, Selector, Top
+from finetune.learning.settings import Campaign
 from finetune.learning.stopping import Stop
 from finetune.learning.subcells import Cutter
 

@@ -48,6 +48,8 @@ def scored(atoms: Atoms, calculator: Calculator, score: str) -> Float[np.ndarray
     work = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     try:
         calculator.calculate(work)
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"{len(work)} atoms do not fit into memory ({error}); take fewer workers or atoms") from error
     except (InputError, CalculatorError, ArithmeticError, RuntimeError):
         return np.full(len(atoms), np.inf)
     values = atom_scores(calculator.results, score)
@@ -87,17 +89,27 @@ def scale(
     return scaled[: len(features)], scaled[len(features) :]
 
 
+def ends(reactants: tuple[str, str], *others: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Atomic numbers of two reactants (and others), and the shares of these elements in each reactant.
+
+    Raises:
+        InputError: no chemical formula, or two of one composition.
+    """
+    a, b = (atoms_of(formula) for formula in reactants)
+    elements = np.array(sorted({*a.numbers.tolist(), *b.numbers.tolist(), *others}))
+    first, second = (np.array([(x.numbers == z).mean() for z in elements]) for x in (a, b))
+    if np.allclose(first, second):
+        raise InputError(f"the reactants {reactants[0]} and {reactants[1]} have one composition; give two")
+    return elements, first, second
+
+
 def mixing(atoms: Atoms, reactants: tuple[str, str], radius_A: float = 5.0) -> Float[np.ndarray, " atoms"]:
     """How much the surroundings of each atom mix both reactants: 0 within one of them, 1 where it is half and half.
 
     With c the shares of elements within a radius of the atom, c_A and c_B those of the reactants, t = (c - c_A) (c_B -
     c_A) / |c_B - c_A|², cut to 0 to 1, is how far it is from A to B; 4 t (1 - t) is the mixing.
     """
-    a, b = (atoms_of(formula) for formula in reactants)
-    elements = np.array(sorted({*a.numbers.tolist(), *b.numbers.tolist(), *atoms.numbers.tolist()}))
-    first, second = (np.array([(x.numbers == z).mean() for z in elements]) for x in (a, b))
-    if np.allclose(first, second):
-        raise InputError(f"the reactants {reactants[0]} and {reactants[1]} have one composition; give two")
+    elements, first, second = ends(reactants, *atoms.numbers.tolist())
     i, j = neighbor_list("ij", atoms, radius_A)
     own = (atoms.numbers[:, None] == elements).astype(float)
     counts = own.copy()

@@ -24,7 +24,7 @@ from finetune.learning.files import read_frames
 from finetune.learning.harvesting import Thresholds, Unknown, finish, harvest
 from finetune.md.ensembles import NPT, Ensemble, Langevin
 from finetune.md.guards import Ballistic, Energy, Guard, Pressure, TooClose, TooHot
-from finetune.md.run import simulate
+from finetune.md.run import TROUBLE, simulate
 from finetune.md.settings import Outcome, Output, Stage
 from finetune.md.structure_guards import Evaporated, Voids
 from finetune.sampling.core import Context, Limits, Sampler
@@ -74,8 +74,8 @@ class Explorer(ABC):
     def tasks(self, seed: int, generation: int, held_out: Collection[str] = ()) -> list[Task]:
         """The runs of a generation; they depend on nothing but the arguments and the files.
 
-        Frames of the groups `held_out`, by which the potentials are judged, begin no run: what came of it would be
-        learned from.
+        Frames by which the potentials are judged begin no run, nor others of their groups: what came of it would be
+        learned from. `held_out` has the groups, and the hashes of the structures.
         """
 
     def pool(self, held_out: Collection[str] = ()) -> tuple[list[Frame], int]:
@@ -85,11 +85,11 @@ class Explorer(ABC):
             InputError: none may.
         """
         frames = read(self.sources, labelled=False)
-        free = [frame for frame in frames if frame.group not in held_out]
+        free = [frame for frame in frames if not {frame.group, frame.structure_hash} & set(held_out)]
         if not free:
             raise InputError(
-                f"all {len(frames)} structures of {', '.join(self.sources)} are of groups of the validation or test "
-                "frames; give others to the explorer, or their own `group`"
+                f"all {len(frames)} structures of {', '.join(self.sources)} are validation or test frames or of their "
+                "groups; give others to the explorer, or their own `group`"
             )
         return free, len(frames) - len(free)
 
@@ -163,12 +163,8 @@ class Dynamics(Explorer):
     def run(self, task: Task, calculator: Calculator, place: Path) -> None:
         """Simulate in `NAME.run`, going on where it was stopped, then keep its frames with their uncertainty."""
         folder = place / f"{task.name}.run"
-        atoms = task.atoms[0]
-        if task.change is not None:
-            context = Context(np.random.default_rng([*task.seed, 3]), calculator, self.limits, labels=False)
-            atoms = next(iter(task.change.frames([atoms], context)))
-            atoms.calc = None
-        outcome = self._simulated(atoms.copy(), task, calculator, folder)
+        atoms = self._changed(task, calculator)
+        outcome = atoms if isinstance(atoms, str) else self._simulated(atoms.copy(), task, calculator, folder)
         frames, before = (
             ([], []) if isinstance(outcome, str) else (_frames(folder, "trajectory"), _frames(folder, "before"))
         )
@@ -181,9 +177,27 @@ class Dynamics(Explorer):
             record |= {"reached_ps": round(outcome.time_ps, 6), "guard": None, "message": ""}
             record |= {"guard": alarm.guard, "message": alarm.message} if alarm else {}
         for frame in kept:
-            frame.info |= {"family": atoms.info["family"], "group": atoms.info["group"], "made_by": _story(task, frame)}
+            info = task.atoms[0].info if isinstance(atoms, str) else atoms.info
+            frame.info |= {"family": info["family"], "group": info["group"], "made_by": _story(task, frame)}
         finish(place, task.name, kept, {**task.facts, **record})
         shutil.rmtree(folder, ignore_errors=True)
+
+    def _changed(self, task: Task, calculator: Calculator) -> Atoms | str:
+        """The start as the change makes it, or why it cannot."""
+        if task.change is None:
+            return task.atoms[0]
+        context = Context(np.random.default_rng([*task.seed, 3]), calculator, self.limits, labels=False)
+        name = type(task.change).__name__
+        try:
+            atoms: Atoms | None = next(iter(task.change.frames(task.atoms[:1], context)), None)
+        except OSError:  # a full disk is nothing that the start has done
+            raise
+        except TROUBLE as error:
+            return f"{name} cannot change this start: {error or type(error).__name__}"
+        if atoms is None:
+            return f"{name} makes nothing of this start"
+        atoms.calc = None
+        return atoms
 
     def _simulated(self, atoms: Atoms, task: Task, calculator: Calculator, folder: Path) -> Outcome | str:
         """How dynamics ended, or why they could not so much as begin."""

@@ -11,6 +11,9 @@ from tqdm import tqdm
 from finetune.data.caching import QUIET_S
 from finetune.errors import InputError
 from finetune.labelling.executors import withdraw
+from finetune.labelling.run import shortened
+
+CLUSTERS = ("parsl", "distributed", "executorlib")  # whose errors are not those of the work
 
 
 class Kept(Executor):
@@ -52,6 +55,13 @@ def fan_out(executor: Executor, work: Sequence[Callable[[], None]], word: str) -
         raise InputError(
             f"a worker died ({error}); what was finished is on disk. Run the same command again to go on, with fewer "
             "workers if memory is short"
+        ) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in CLUSTERS:
+            raise
+        raise InputError(
+            f"the executor gave up ({type(error).__name__}: {shortened(error)}); what was finished is on disk. Mend "
+            "its settings, and the same command goes on"
         ) from error
     finally:
         withdraw(pending)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,65 +28,19 @@ import numpy as np
 import torch
 from ase import Atoms
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
 from finetune import models
-from finetune.calculators import PotentialCalculator
-from finetune.committee import Committee
-from finetune.data.caching import QUIET_S
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.evaluation import evaluate
-from finetune.labelling.core import Folders, Labeller, Method, Waiting
-from finetune.labelling.run import GIVEN_UP, collect_folders, write_folders
-from finetune.labelling.run import label as label_frames
-from finetune.labelling.run import report as labels_of
-from finetune.labelling.store import Store, identity
-from finetune.learning.describing import closeness, describe, scale, scored, worst
+from finetune.learning.describing import closeness, describe, scale
 from finetune.learning.exploration import Explorer, Task
 from finetune.learning.fanout import fan_out
 from finetune.learning.files import copy, read_frames
-from finetune.learning.harvesting import Thresholds
+from finetune.learning.grades import grading
 from finetune.learning.refitting import GENERATION, Job, Refit
 from finetune.learning.selectors import Candidates, Selector
-from finetune.learning.subcells import Cutter, subcells
-from finetune.potential import Potential
 from finetune.training.run import write_fitted
-from finetune.uncertainty import Graded, active_sets, calibrate
-
-GRADED = "graded.ckpt"
-
-
-def members(place: Path) -> list[Path]:
-    """Checkpoints of the committee of a generation."""
-    return sorted(place.glob("member-*.ckpt"))
-
-
-def committee(place: Path) -> Potential:
-    """The committee of a generation; a single member is itself."""
-    loaded = [models.load(path) for path in members(place)]
-    return Committee(loaded).eval() if len(loaded) > 1 else loaded[0]
-
-
-def grading(place: Path, score: str) -> PotentialCalculator:
-    """The calculator that knows the uncertainty that is asked for: of a committee its spread, else `graded.ckpt`."""
-    return PotentialCalculator(committee(place) if score == "forces_std" else models.load(place / GRADED))
-
-
-def grade(place: Path, score: str, valid: Path) -> None:
-    """Write `graded.ckpt`, which gives `gamma` or `forces_error`; nothing for the spread of a committee.
-
-    Grades are those of the first member, whose dynamics cost no more than one potential; errors are those of the
-    committee, calibrated on the validation frames.
-    """
-    path = place / GRADED
-    if score == "forces_std" or path.exists():
-        return
-    if score == "gamma":
-        member = models.load(members(place)[0])
-        models.save(Graded(member, active_sets(member, read(place / "train.extxyz"))), path)
-    else:
-        models.save(calibrate(committee(place), read(valid)), path)
 
 
 def explore(
@@ -108,38 +63,6 @@ def explored(place: Path) -> list[Atoms]:
     return [atoms for path in sorted((place / "explored").glob("*.extxyz")) for atoms in read_frames(path)]
 
 
-def gather_candidates(
-    frames: Sequence[Atoms], thresholds: Thresholds, cutter: Cutter | None, before: Path
-) -> tuple[list[Atoms], dict[str, Any]]:
-    """Frames whose uncertainty lies between the thresholds, large ones as sub-cells, and how many there were."""
-    found: list[Atoms] = []
-    about: dict[str, Any] = {"explored": len(frames), "certain": 0, "cut": 0, "beyond": 0, "refused": []}
-    calculator = relaxer = None
-    for atoms in tqdm(frames, desc="candidates", delay=QUIET_S, disable=None):
-        if not atoms.info["score"] >= thresholds.low:
-            about["certain"] += 1
-            continue
-        if cutter is None or len(atoms) <= cutter.atoms:
-            found.append(atoms)
-            continue
-        calculator = calculator or grading(before, thresholds.score)
-        relaxer = relaxer or PotentialCalculator(models.load(members(before)[0]))  # one of them is enough for that
-        parts, refused = subcells(atoms, atoms.arrays["scores"], cutter, relaxer)
-        about["refused"] += refused
-        about["cut"] += 1
-        for part in parts:
-            values = scored(part, calculator, thresholds.score)
-            own = np.where(part.arrays["inside"], values, 0.0)  # the boundary is nobody's question
-            part.info |= {"score": round(float(own.max()), 6), "worst": worst(part, own)}
-            part.arrays["scores"] = own
-            if values.max() < thresholds.high:
-                found.append(part)
-            else:
-                about["beyond"] += 1
-    about["candidates"] = len(found)
-    return found, about
-
-
 def select(
     candidates: Sequence[Atoms],
     labelled: Sequence[Atoms],
@@ -152,7 +75,7 @@ def select(
     """The candidates to ask for, each with its reasons in `info`: score, `distance` to what is known, `front`."""
     if not candidates or budget < 1:
         return []
-    potential = models.load(members(before)[0])
+    potential = models.load(models.members(before)[0])
     raw = describe(potential, [*candidates, *labelled])
     features, taken = scale(raw[: len(candidates)], raw[len(candidates) :])
     front = np.array([closeness(atoms, atoms.arrays["scores"], reactants) for atoms in candidates])
@@ -171,44 +94,6 @@ def select(
     return chosen
 
 
-def not_failed(candidates: Sequence[Atoms], store: Store) -> list[Atoms]:
-    """Candidates that have not been asked for in vain."""
-    return [atoms for atoms in candidates if not store.reasons(identity(atoms))]
-
-
-def label(
-    frames: Sequence[Atoms], labeller: Labeller | Folders, executor: Executor, directory: Path, generation: int
-) -> list[Atoms]:
-    """Labels of frames that have none in the store yet, then the labels of all that could be computed.
-
-    Raises:
-        Waiting: the user has to run calculations first.
-    """
-    if not frames:
-        return []
-    if isinstance(labeller, Folders):
-        inputs = directory.with_name(f"{directory.name}.inputs")
-        write_folders(frames, labeller, inputs)
-        left = collect_folders(frames, labeller, inputs, directory).missing
-        if left:
-            raise Waiting(
-                f"generation {generation} waits for {len(left)} of {len(frames)} calculations in {inputs}: run the "
-                "code in each folder, and the same command goes on; a folder that is to be given up gets a file "
-                f"named {GIVEN_UP}"
-            )
-    else:
-        label_frames(frames, labeller, executor, directory)
-    return answers(frames, labeller, directory, generation)
-
-
-def answers(frames: Sequence[Atoms], labeller: Method, directory: Path, generation: int) -> list[Atoms]:
-    """The labels that the store has of frames, in their order, told which generation asked for them."""
-    found = labels_of(frames, Store(directory, labeller)).labelled if frames else []
-    for atoms in found:
-        atoms.info[GENERATION] = generation
-    return found
-
-
 def as_labelled(frames: Sequence[Frame]) -> list[Atoms]:
     """Frames of a data set as they are written: labels under `REF_` keys."""
     found = []
@@ -223,10 +108,21 @@ def as_labelled(frames: Sequence[Frame]) -> list[Atoms]:
 
 
 def refit(
-    fits: Sequence[Refit], place: Path, before: Path | None, valid: Path, seed: int, generation: int, executor: Executor
+    fits: Sequence[Refit],
+    place: Path,
+    before: Path | None,
+    valid: Path,
+    seed: int,
+    generation: int,
+    executor: Executor,
+    whole: bool = False,
 ) -> None:
-    """Fit the members that are not there yet; where there is no new label they stay what they were."""
+    """Fit the members that are not there yet; where there is no new label they stay what they were.
+
+    `whole` fits the first one to all frames instead of a bootstrap of them.
+    """
     wanted = [place / f"member-{k}.ckpt" for k in range(len(fits))]
+    fits = [replace(fits[0], bootstrap=False), *fits[1:]] if whole else fits
     write_fitted(place, read(place / "train.extxyz"), read(valid))
     if before is not None and not read_frames(place / "labelled.extxyz"):
         for path in wanted:
@@ -249,7 +145,7 @@ def fit_one(fit: Refit, job: Job, path: Path) -> None:
 
 def measure(place: Path, parts: dict[str, Path]) -> dict[str, Any]:
     """Errors of the committee on the frames of files, with the rank correlation of spread and true error of forces."""
-    potential = committee(place)
+    potential = models.load(place)
     found: dict[str, Any] = {}
     for name, path in parts.items():
         result = evaluate(potential, read(path))

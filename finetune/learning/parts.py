@@ -10,23 +10,34 @@ from ase import Atoms
 from finetune.data.checking import check
 from finetune.data.frames import Frame
 from finetune.data.reading import read
-from finetune.data.splitting import check_disjoint, subset
+from finetune.data.splitting import check_disjoint, split, subset
+from finetune.errors import InputError
 from finetune.labelling.store import identity
 from finetune.learning.refitting import GENERATION
 
+SHARES = (0.8, 0.1, 0.1)  # of train, valid and test where there is only one file
 SPARE = "spare"  # training frames that a campaign does not begin with
 
 
 def read_parts(
-    train: list[str], valid: list[str], test: list[str] | None, fraction: float, seed: int, spare: bool
+    train: list[str], valid: list[str] | None, test: list[str] | None, fraction: float, seed: int, spare: bool
 ) -> dict[str, list[Frame]]:
-    """Checked frames to train on, to judge by, to test on, and, where they are wanted, those that are left out."""
+    """Checked frames to train on, to judge by, to test on, and, where they are wanted, those that are left out.
+
+    Without frames to judge by, a tenth of the training groups are these, and a tenth, where there are none, to test on.
+    """
     whole = read(train)
-    parts = {"train": subset(whole, fraction, seed), "valid": read(valid)}
-    if test:
-        parts["test"] = read(test)
+    if valid is None:
+        whole, judged, tested = split(whole, SHARES if test is None else (*SHARES[:2], 0.0), seed)
+    else:
+        judged, tested = read(valid), []
+    parts = {"train": subset(whole, fraction, seed), "valid": judged}
+    if tested or test:
+        parts["test"] = tested or read(test or [])
     for frames in (whole, *parts.values()):
         check(frames)
+    if not any("forces" in frame.given for frame in parts["valid"]):
+        raise InputError("no validation frame has forces, by which a campaign is judged; give others")
     check_disjoint(parts)
     if spare:
         begun = {frame.structure_hash for frame in parts["train"]}

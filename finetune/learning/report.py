@@ -27,6 +27,13 @@ th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #eee; wh
 th { vertical-align: bottom; color: #555; font-weight: 600; } .text { text-align: left; }
 svg { max-width: 100%; height: auto; } p { max-width: 50rem; } summary { cursor: pointer; color: #0072b2; }
 """
+NOTE = (
+    "<p>Uncertain time: share of the time of dynamics in which an atom was beyond the select threshold, with what a "
+    "stop has cut off. Computing: of an arm's labels, failed ones too; frames that had labels before cost nothing. "
+    "Errors are those of the validation frames unless they say test; the rank correlation is that of the committee's "
+    "spread with the true errors of forces, over the atoms of all elements.</p>"
+)
+ENDS = {None: "to the end", "Unknown": "stop threshold of the uncertainty"}  # of runs, where the guard's name says less
 MANY = 200  # explored frames of a generation that are drawn
 
 
@@ -91,11 +98,16 @@ def _verdict(history: Mapping[str, Sequence[Any]]) -> str:
     text = f"Forces RMSE {last.forces_rmse:.0f} meV/Å on the validation frames after {last.labels} new labels"
     if "random control" in history and last.generation:
         other = history["random control"][-1]
-        word = "ahead of" if last.forces_rmse < other.forces_rmse else "not ahead of"
-        text += (
-            f"; {other.forces_rmse:.0f} meV/Å with {other.labels} labels chosen at random. Here selection is {word} "
-            "chance; one campaign has no error bar, so look at the test frames and at all generations below"
-        )
+        text += f"; {other.forces_rmse:.0f} meV/Å with {other.labels} labels chosen at random"
+        pairs = list(zip(history["selected"][1:], history["random control"][1:], strict=True))
+        if all(one.labels == two.labels for one, two in pairs):
+            ahead = sum(one.forces_rmse < two.forces_rmse for one, two in pairs)
+            text += (
+                f". Selection is ahead of chance in {ahead} of {len(pairs)} generations; one campaign has no error "
+                "bar, so look at the test frames below as well"
+            )
+        else:
+            text += ". The arms do not have as many labels in each generation, so they are not compared"
     return f"<p>{html.escape(text)}.</p>"
 
 
@@ -111,6 +123,7 @@ def _generations(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequ
         "rank correlation of spread and error",
         "test: forces MAE, meV/Å",
         "energy MAE, meV/atom",
+        "rank correlation",
         *(f"forces MAE, {family}" for family in families),
     ]
     rows = []
@@ -125,9 +138,10 @@ def _generations(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequ
             row += [
                 valid.get("rank_correlation"),
                 *(test.get("all", {}).get(key) for key in ("forces_mae", "energy_mae")),
+                test.get("rank_correlation"),
             ]
             rows.append([*row, *(test.get("family", {}).get(family, {}).get("forces_mae") for family in families)])
-    return table(header, rows)
+    return table(header, rows) + NOTE
 
 
 def _selected(learning: Learning, n: int) -> str:
@@ -175,10 +189,10 @@ def _survival(learning: Learning, n: int) -> str:
         return "<p>No dynamics: the candidates come from a pool of structures.</p>"
     rows: list[list[Any]] = []
     for k, of_generation in enumerate(runs, 1):
-        ends = Counter("to the end" if run["guard"] is None else run["guard"] for run in of_generation)
+        ends = Counter(ENDS.get(run["guard"], run["guard"]) for run in of_generation)
         rows += [[k, end, count] for end, count in ends.most_common()]
     keys = ("name", "start", "temperature_K", "pressure_GPa", "change", "reached_ps", "frames", "uncertain")
-    last = [[*(run[key] for key in keys), run["guard"] or "to the end", run["message"]] for run in runs[-1]]
+    last = [[*(run[key] for key in keys), ENDS.get(run["guard"], run["guard"]), run["message"]] for run in runs[-1]]
     header = ["run", "start", "K", "GPa", "change", "reached, ps", "frames", "uncertain", "ended by", "why"]
     runs_table = table(header, last, text=(0, 1, 8, 9))
     ends_table = table(["generation", "ended by", "runs"], rows, text=(1,))

@@ -46,10 +46,13 @@ class Selector(ABC):
 
     apart: float = 0.005
 
-    def __call__(self, candidates: Candidates, budget: int, rng: np.random.Generator) -> list[int]:
-        """Indices of at most `budget` candidates, duplicates refused; of duplicates the most uncertain one is kept."""
+    def __post_init__(self) -> None:
+        """Refuse a distance that means nothing."""
         if self.apart < 0:
             raise InputError(f"{type(self).__name__}: apart is {self.apart}; give 0 or more")
+
+    def __call__(self, candidates: Candidates, budget: int, rng: np.random.Generator) -> list[int]:
+        """Indices of at most `budget` candidates, duplicates refused; of duplicates the most uncertain one is kept."""
         order = selection.top(candidates.scores, len(candidates.scores))
         kept = [order[k] for k in selection.fresh(candidates.features[order], candidates.taken, self.apart)]
         kept = sorted(kept)
@@ -125,6 +128,7 @@ class Batch(Selector):
 
     def __post_init__(self) -> None:
         """Refuse a share that means nothing."""
+        super().__post_init__()
         if not 0 < self.share <= 1:
             raise InputError(f"share is the largest part of a batch that one run gives, got {self.share}; give 0 to 1")
 

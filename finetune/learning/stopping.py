@@ -17,11 +17,12 @@ class Summary:
     Attributes:
         generation: its number.
         labels: labelled frames that were asked for so far.
-        cost_h: hours of computing that these took.
+        cost_h: hours of computing that these took, and those that failed.
         forces_rmse: error on the validation frames, meV/Å.
         uncertain: share of the time of dynamics that was uncertain; None without dynamics.
         candidates: frames that were worth asking for; None in the first generation, which does not explore.
         refused: of the candidates chosen, how many have no label.
+        spent_h: hours of computing for labels of all arms.
     """
 
     generation: int
@@ -31,6 +32,7 @@ class Summary:
     uncertain: float | None = None
     candidates: int | None = None
     refused: int = 0
+    spent_h: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Stop:
 
     Attributes:
         generations: that explore.
-        labels: budget of labels.
-        hours: budget of computing for labels, h.
+        labels: budget of labels, without those of a control.
+        hours: budget of computing for labels, h, those that failed and those of a control included.
         forces_rmse: error on the validation frames that is good enough, meV/Å.
         uncertain: share of uncertain time of dynamics that is small enough.
         plateau: a generation that lowers the error by a smaller share than this for each doubling of the labels is a
@@ -76,8 +78,8 @@ class Stop:
             return f"the error of forces is {last.forces_rmse:.0f} meV/Å, {self.forces_rmse:g} were wanted"
         if self.labels is not None and last.labels >= self.labels:
             return f"{last.labels} labels are there, {self.labels} was the budget"
-        if self.hours is not None and last.cost_h >= self.hours:
-            return f"labels have taken {last.cost_h:.1f} h, {self.hours:g} h was the budget"
+        if self.hours is not None and last.spent_h >= self.hours:
+            return f"labels have taken {last.spent_h:.1f} h, {self.hours:g} h was the budget"
         if self.uncertain is not None and last.uncertain is not None and last.uncertain <= self.uncertain:
             return f"{100 * last.uncertain:.1f} % of the time is uncertain, {100 * self.uncertain:g} % were wanted"
         recent = history[-self.patience - 1 :]

@@ -15,14 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.constraints import FixAtoms
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
-from ase.optimize import FIRE
 from vesin import NeighborList
 
 from finetune.errors import InputError
 from finetune.learning.molecules import molecules
+from finetune.learning.surroundings import relaxed, surroundings
 
 LENGTHS, PLACES = 6, 3  # of windows that are tried along each lattice vector
 SPHERE_A = 6.0  # radius within which atoms are counted for the volume of one
@@ -62,11 +61,11 @@ class Cutter:
             raise InputError(f"bonds {dict(self.bonds)} are named by two elements, as in {{P-S: 2.6}}")
 
 
-def centres(atoms: Atoms, scores: np.ndarray, settings: Cutter) -> list[int]:
-    """The most uncertain atoms, none within twice the radius of another, the most uncertain first."""
+def centres(atoms: Atoms, scores: np.ndarray, settings: Cutter, least: float = 0.0) -> list[int]:
+    """The most uncertain atoms, none below `least` or within twice the radius of another, the most uncertain first."""
     found: list[int] = []
     for k in np.argsort(-scores, kind="stable"):
-        if len(found) == settings.centres:
+        if len(found) == settings.centres or scores[k] < least:
             break
         near = atoms.get_distances(int(k), found, mic=True) if found else np.array([])
         if (near > 2 * settings.radius_A).all():
@@ -256,45 +255,19 @@ def _told(found: Atoms, atoms: Atoms, centre: int, settings: Cutter) -> Atoms:
     return found
 
 
-def surroundings(atoms: Atoms, centre: int, radius_A: float) -> np.ndarray:
-    """Atomic number and vector from the centre (Å) of every atom within a radius, sorted, shape (neighbours, 4)."""
-    lengths = atoms.cell.lengths()
-    if len(atoms) > 2000 and (lengths > 4 * radius_A).all():  # do not list the pairs of 10,000 atoms
-        near = np.flatnonzero(atoms.get_distances(centre, range(len(atoms)), mic=True) <= radius_A)
-        near = near[near != centre]
-        vectors = atoms.get_distances(centre, near, mic=True, vector=True) if len(near) else np.zeros((0, 3))
-        found = np.column_stack([atoms.numbers[near], vectors])
-    else:
-        i, j, vectors = neighbor_list("ijD", atoms, radius_A)
-        found = np.column_stack([atoms.numbers[j[i == centre]], vectors[i == centre]])
-    return np.asarray(found[np.lexsort(found.round(4).T[::-1])])
-
-
-def relaxed(subcell: Atoms, calculator: Calculator, settings: Cutter) -> Atoms:
-    """The sub-cell after some steps of relaxation of what lies outside of the radius; the rest does not move."""
-    if not settings.relax_steps:
-        return subcell
-    work = subcell.copy()
-    work.set_constraint(FixAtoms(mask=work.arrays["inside"]))
-    work.calc = calculator
-    FIRE(work, logfile=None, maxstep=0.1).run(fmax=0.05, steps=settings.relax_steps)
-    moved = subcell.copy()
-    moved.positions = work.positions
-    moved.info["made_by"] += f" > Relaxed({settings.relax_steps} outside)"
-    return moved
-
-
 def subcells(
-    atoms: Atoms, scores: np.ndarray, settings: Cutter, calculator: Calculator | None = None
+    atoms: Atoms, scores: np.ndarray, settings: Cutter, calculator: Calculator | None = None, least: float = 0.0
 ) -> tuple[list[Atoms], list[str]]:
-    """Sub-cells around the most uncertain atoms of a structure, and why others could not be cut."""
+    """Sub-cells around the most uncertain atoms of a structure, none below `least`, and why others could not be cut."""
     found: list[Atoms] = []
     refused: list[str] = []
-    for centre in centres(atoms, scores, settings):
+    for centre in centres(atoms, scores, settings, least):
         try:
             subcell = cut(atoms, centre, settings)
         except InputError as error:
             refused.append(str(error))
             continue
-        found.append(subcell if calculator is None else relaxed(subcell, calculator, settings))
+        if calculator is not None and settings.relax_steps:
+            subcell = relaxed(subcell, calculator, settings.radius_A, settings.relax_steps)
+        found.append(subcell)
     return found, refused

@@ -60,6 +60,10 @@ class Guard(ABC):
     def check(self, now: Snapshot, reference: Any) -> Alarm | None:
         """The fault, if there is one."""
 
+    def blind(self, now: Snapshot) -> str | None:
+        """What the guard would look at and the calculator does not give; None where it sees."""
+        return None
+
     def alarm(self, message: str, atoms: Any = ()) -> Alarm:
         """An alarm of this guard."""
         return Alarm(type(self).__name__, message, [int(i) for i in atoms])
@@ -145,6 +149,10 @@ class Pressure(Guard):
     above_GPa: float = 20.0
     every: int = 10
 
+    def blind(self, now: Snapshot) -> str | None:
+        """Stress."""
+        return "stress" if now.pressure_GPa is None else None
+
     def check(self, now: Snapshot, reference: None) -> Alarm | None:
         """Compare; nothing is said where the calculator gives no stress."""
         pressure = now.pressure_GPa
@@ -227,6 +235,10 @@ class Uncertain(Guard):
     above: float = 1.0
     by: Literal["forces_std", "forces_error"] = "forces_std"
 
+    def blind(self, now: Snapshot) -> str | None:
+        """The uncertainty."""
+        return self.by if now.results.get(self.by) is None else None
+
     def check(self, now: Snapshot, reference: None) -> Alarm | None:
         """Compare; nothing is said where the potential does not know its uncertainty."""
         values = now.forces_std if self.by == "forces_std" else now.results.get(self.by)
@@ -243,6 +255,10 @@ class Extrapolating(Guard):
     """
 
     above: float = 2.5
+
+    def blind(self, now: Snapshot) -> str | None:
+        """The grades."""
+        return "gamma" if now.results.get("gamma") is None else None
 
     def check(self, now: Snapshot, reference: None) -> Alarm | None:
         """Compare; nothing is said where the potential gives no grades."""

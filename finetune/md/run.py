@@ -117,6 +117,11 @@ class _Run:
             self.files[1].add(row(COLUMNS))
             self.files[2].add(row(EVENTS))
             self._write(self._snapshot())
+        for guard in self.guards:
+            missing = None if guard in GUARDS else guard.blind(self._snapshot())  # of the usual ones some always are
+            if missing:
+                name = type(guard).__name__
+                Progress.tell(f"the guard {name} never acts in this run: the calculator gives no {missing}")
         self.references = [guard.reference(self.start) for guard in self.guards]
         self.checkpoint()
 

@@ -1,0 +1,33 @@
+"""What knows the uncertainty of a generation's members."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finetune import models
+from finetune.calculators import PotentialCalculator
+from finetune.data.reading import read
+from finetune.uncertainty import Graded, active_sets, calibrate
+
+GRADED = "graded.ckpt"
+
+
+def grading(place: Path, score: str) -> PotentialCalculator:
+    """The calculator that knows the uncertainty that is asked for: of a committee its spread, else `graded.ckpt`."""
+    return PotentialCalculator(models.load(place if score == "forces_std" else place / GRADED))
+
+
+def grade(place: Path, score: str, valid: Path) -> None:
+    """Write `graded.ckpt`, which gives `gamma` or `forces_error`; nothing for the spread of a committee.
+
+    Grades are those of the first member, whose dynamics cost no more than one potential, and which is fitted to all
+    frames then; errors are those of the committee, calibrated on the validation frames.
+    """
+    path = place / GRADED
+    if score == "forces_std" or path.exists():
+        return
+    if score == "gamma":
+        member = models.load(models.members(place)[0])
+        models.save(Graded(member, active_sets(member, read(place / "train.extxyz"))), path)
+    else:
+        models.save(calibrate(models.load(place), read(valid)), path)
