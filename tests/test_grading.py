@@ -210,3 +210,9 @@ def test_nothing_to_choose_from_is_refused(small, train):
         active_sets(small, train[:1], tolerance=1.0)
     with pytest.raises(InputError, match="no active set"):
         Graded(CHGNet.tiny(), {})
+
+
+def test_a_search_that_is_cut_short_is_told(small, train, monkeypatch):
+    monkeypatch.setattr(grading, "PASSES", 1)
+    with pytest.warns(UserWarning, match="MaxVol has not come to an end in 1 passes"):
+        active_sets(small, train)

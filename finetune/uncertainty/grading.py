@@ -10,6 +10,7 @@ is the largest factor by which |det A| grows when atom i takes the place of a me
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -170,6 +171,11 @@ def active_sets(
     for _ in range(PASSES):
         if not sum(_offered(chosen, *part) for part in rows):
             break
+    else:
+        text = (
+            f"MaxVol has not come to an end in {PASSES} passes: gamma may exceed {tolerance:g} on the training frames"
+        )
+        warnings.warn(text, stacklevel=2)
     return {
         number: ActiveSet(
             torch.from_numpy(found.inverse), spreads[number].rows, whitenings[number][1], rows.named(found.members)
