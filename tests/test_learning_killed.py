@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from finetune.files import locked
 
@@ -59,12 +60,22 @@ def test_a_full_disk_ends_the_command_in_one_line_and_nothing_labelled_is_lost(t
     assert sum(len(values) for values in answers(full).values()) >= 24
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "executor"),
+    [
+        (3, {}),
+        pytest.param(20, {}, marks=pytest.mark.slow),
+        pytest.param(5, {"class_path": "finetune.labelling.Processes"}, marks=pytest.mark.slow),
+    ],
+    ids=["3", "20", "5 in processes"],
+)
 def test_a_killed_campaign_ends_with_the_same_labels_each_computed_once(
-    tmp_path: Path, rng: np.random.Generator, kills: int
+    tmp_path: Path, rng: np.random.Generator, kills: int, executor: dict[str, str]
 ) -> None:
     (tmp_path / "counting.py").write_text(COUNTING)
     config = write_config(tmp_path / "learn.yaml", write_files(tmp_path), "counting.Counted")
+    if executor:
+        config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "executor": executor}))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     search = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -20,8 +22,10 @@ from packaging.version import Version
 
 from finetune.cli.main import COMMANDS
 
+from .commands import THEIR_WARNINGS
+from .commands import command as typed
+
 ROOT = Path(__file__).parents[1]
-FINETUNE = Path(sys.executable).with_name("finetune")
 MODULES = sorted((ROOT / "finetune").rglob("*.py"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -67,10 +71,11 @@ def files() -> list[Path]:
 
 @cache
 def help_text(*command: str) -> str:
-    shown = subprocess.run(
-        [FINETUNE, *command, "--help"], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
-    )
-    return shown.stdout
+    stream = io.StringIO()
+    with redirect_stdout(stream), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        assert typed(*command, "--help") == 0
+    return stream.getvalue()
 
 
 def commands(text: str) -> list[list[str]]:
@@ -178,6 +183,7 @@ def test_continuous_integration_runs_what_people_run() -> None:
     assert script.read_text().rstrip().splitlines()[-1] == "exec make test"
 
 
+@THEIR_WARNINGS
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_the_text_exist(path: Path) -> None:
     wrong = []
