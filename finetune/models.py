@@ -49,7 +49,7 @@ def load(name: str | os.PathLike[str], trusted: bool = False) -> Potential:
         found = members(path)
         if len(found) > 1:
             return Committee([load(one) for one in found]).eval()
-        path = found[0] if found else _in_run(path)
+        path = found[0] if found else in_run(path)
     if path.is_file() and path.suffix != ".model":
         return restore(read_checkpoint(path), path)
     if path.suffix == ".model" and ":" not in text:
@@ -193,7 +193,7 @@ def members(directory: Path) -> list[Path]:
     return sorted((finished[-1] if finished else directory).glob(MEMBERS))
 
 
-def _in_run(directory: Path) -> Path:
+def in_run(directory: Path) -> Path:
     """The best checkpoint of a run directory, or the last one where there is no best."""
     for name in (BEST, LAST):
         if (directory / name).is_file():

@@ -15,9 +15,11 @@ from ase import Atoms
 from ase.build import bulk, fcc100
 
 from finetune import models
+from finetune.backbones.ace import ACE
 from finetune.calculators import calculator
 from finetune.cli.learn import parsed
 from finetune.committee import Committee
+from finetune.comparison import Model
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.labelling import Calculated, Outcome
@@ -31,7 +33,7 @@ from finetune.learning.report import page
 from finetune.learning.subcells import Cutter
 from finetune.sampling import Interstitials, Sampler
 
-from .campaigns import campaign, labelled, learn, write_files
+from .campaigns import ACE_SETTINGS, campaign, labelled, learn, write_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:train and valid share")
 ALL = Thresholds(select=0.0, stop=1e9)
@@ -303,12 +305,14 @@ def test_a_campaign_is_a_model_its_last_finished_committee(files: dict[str, str]
     atoms = bulk("Cu", a=3.7, cubic=True)
     wanted = calculator([learning.place(1) / f"member-{k}.ckpt" for k in range(2)])
     wanted.calculate(atoms)
+    trained = {frame.structure_hash[:16] for frame in read(str(learning.place(1) / "train.extxyz"))}
     for place in (tmp_path, learning.place(1)):
         found = models.load(place)
         assert isinstance(found, Committee)
         own = calculator(str(place))
         own.calculate(atoms)
         np.testing.assert_array_equal(own.results["forces_std"], wanted.results["forces_std"])
+        assert Model(str(place)).fitted_to()["train"] == trained
     (learning.place(1) / "errors.json").unlink()  # its fit is not finished
     first = torch.cat([p.detach().flatten() for p in models.load(tmp_path).parameters()])
     begun = torch.cat([p.detach().flatten() for p in models.load(learning.place(0)).parameters()])
@@ -343,3 +347,18 @@ def test_a_cluster_that_gives_up_is_told_in_a_line_and_a_bug_is_not() -> None:
         executor.error = ZeroDivisionError
         with pytest.raises(ZeroDivisionError):
             fan_out(executor, [dict], "work")
+
+
+def test_a_potential_whose_file_changed_is_another_campaign(files: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "start.ckpt"
+    models.save(models.build(ACE(**ACE_SETTINGS).config()), path)
+    given = campaign(files, fit=[Solved(potential=str(path))])
+    with ThreadPoolExecutor(1) as executor:
+        Learning(given, tmp_path / "run", executor)
+        Learning(given, tmp_path / "run", executor)
+        other = ACE(**ACE_SETTINGS)
+        torch.nn.init.normal_(other.coefficients)
+        models.save(other, path)
+        with pytest.raises(InputError, match="another campaign: fit differ"):
+            Learning(given, tmp_path / "run", executor)
+    assert Solved(potential="chgnet:0.3.0").settings().startswith("chgnet:0.3.0 Solved(")

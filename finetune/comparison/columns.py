@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from ase.calculators.calculator import BaseCalculator
 
-from finetune import calculators
+from finetune import calculators, models
 from finetune.calculators import PotentialCalculator
 from finetune.comparison.recorded import Recorded
 from finetune.data.frames import data_hash
@@ -261,7 +261,8 @@ def _weights(potential: Potential) -> str:
 
 def _frames_of_run(place: Path) -> dict[str, set[str]]:
     """Beginnings of the hashes of the frames that a run was fitted to, by part; nothing where it does not list them."""
-    directory = place if place.is_dir() else place.parent
+    members = models.members(place) if place.is_dir() else [place]  # of a campaign those of its last generation
+    directory = members[0].parent if members else place
     try:
         content: Mapping[str, list[str]] = json.loads((directory / FITTED).read_text())
         return {part: set(content[part]) for part in ("train", "valid")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -110,8 +111,12 @@ class Refit(ABC):
         models.save(self.fitted(job).eval(), path, generation=job.generation, train=job.train.name)
 
     def settings(self) -> str:
-        """What decides the fit, as text."""
+        """What decides the fit, as text; of a model in a file its content too."""
         kind = self.potential if isinstance(self.potential, str) else str(self.potential.config())
+        if isinstance(self.potential, str):
+            place = Path(self.potential.removeprefix("mace:"))
+            place = models.in_run(place) if place.is_dir() else place
+            kind += f" {hashlib.sha256(place.read_bytes()).hexdigest()}" if place.is_file() else ""
         return f"{kind} {replace(self, potential='')}"
 
 
