@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +19,16 @@ from ase.build import bulk, fcc100
 from finetune import models
 from finetune.backbones.ace import ACE
 from finetune.calculators import calculator
+from finetune.cli.inputs import own_data
 from finetune.cli.learn import parsed
 from finetune.committee import Committee
 from finetune.comparison import Model
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.labelling import Calculated, Outcome
-from finetune.labelling.store import identity
+from finetune.labelling.store import Store, identity
 from finetune.learning import Batch, Learning, Pool, Random, Solved, Stop, Thresholds
+from finetune.learning.answering import check_labels, label
 from finetune.learning.fanout import fan_out
 from finetune.learning.files import read_frames, sweep
 from finetune.learning.harvesting import records
@@ -77,6 +81,46 @@ def test_a_generation_of_which_nothing_could_be_labelled_stays_open(files: dict[
     assert reason == "1 generations were wanted"
     assert len(read_frames(learning.place(1) / "labelled.extxyz")) == 3
     assert any("generation 1: 3 of 3 labels, 3 in all" in line for line in told)
+
+
+def test_failures_before_a_stop_are_computed_again_too(files: dict[str, str], tmp_path: Path) -> None:
+    broken = NotSetUp(needs=tmp_path / "there")
+    given = campaign(files, labeller=broken, stop=Stop(generations=1))
+    with pytest.raises(InputError, match="none of its 3 frames"):
+        learn(tmp_path / "run", given)
+    store = Store(tmp_path / "run/labels", broken)
+    store.forget(identity(read_frames(tmp_path / "run/generation-01/selected.extxyz")[0]))  # not come to before a stop
+    (tmp_path / "there").touch()
+    learning, _, _ = learn(tmp_path / "run", given)
+    assert len(read_frames(learning.place(1) / "labelled.extxyz")) == 3
+
+
+class Queue(ThreadPoolExecutor):
+    """A cluster that refuses every job but the first ones."""
+
+    taken = 0
+
+    def submit(self, fn: Any, /, *arguments: Any, **others: Any) -> Future[Any]:
+        self.taken -= 1
+        if self.taken >= 0:
+            return super().submit(fn, *arguments, **others)
+        future: Future[Any] = Future()
+        future.set_exception(type("JobError", (Exception,), {"__module__": "parsl.jobs.errors"})("no hours are left"))
+        return future
+
+
+def test_a_cluster_that_refuses_jobs_again_and_again_loses_no_label(tmp_path: Path) -> None:
+    structures = [bulk("Cu", a=3.5 + 0.1 * k, cubic=True) for k in range(3)]
+    given = (structures, Calculated(calculator="ase.calculators.emt.EMT"))
+    for taken in (1, 0, 0, 9):
+        queue = Queue(1)
+        queue.taken = taken
+        if taken < 9:
+            with pytest.raises(InputError, match=r"2 frames have no answer.*JobError: no hours are left"):
+                label(*given, queue, tmp_path / "labels", 1, tmp_path)
+        else:
+            label(*given, queue, tmp_path / "labels", 1, tmp_path)
+    assert len(list((tmp_path / "labels").glob("*.extxyz"))) == 3
 
 
 def test_a_generation_that_is_given_up_goes_on_without_its_labels(files: dict[str, str], tmp_path: Path) -> None:
@@ -140,11 +184,37 @@ def test_labels_of_two_methods_do_not_mix(files: dict[str, str], tmp_path: Path)
             assert not (tmp_path / "mixed").exists()
             Learning(replace(given, relabel=True), tmp_path / train[-9:], executor)
         told: list[str] = []
+        older = campaign(files).labeller.method_hash("emt 1.0")
+        assert older == own  # ASE's own calculators have no version of their own
         given = replace(campaign(files), train=[of(own, "train")], valid=[of(own, "valid")])
         Learning(given, tmp_path / "same", executor, told.append)
         assert told == []
         Learning(campaign(files), tmp_path / "unsaid", executor, told.append)
         assert "do not say how they were labelled" in told[0]
+
+
+@dataclass(frozen=True)
+class Versioned(Calculated):
+    """EMT with a version of its own."""
+
+    calculator: str = "ase.calculators.emt.EMT"
+    version: str = "2.0"
+
+    def method(self) -> dict[str, Any]:
+        return {"calculator": self.calculator, "code": f"emt {self.version}"}
+
+
+def test_another_version_of_the_code_is_told_and_another_setting_refused(files: dict[str, str], tmp_path: Path) -> None:
+    frames = read_frames(Path(files["train"]))
+    for atoms in frames:
+        atoms.info |= {"label_method": Versioned(version="1.0").method_hash(), "label_code": "emt 1.0"}
+    ase.io.write(tmp_path / "old.extxyz", frames, format="extxyz")
+    old = read(str(tmp_path / "old.extxyz"))
+    parts = {"train": old[:4], "valid": old[4:]}
+    assert "another version of the code" in str(check_labels(parts, Versioned()))
+    assert check_labels(parts, Versioned(version="1.0")) is None
+    with pytest.raises(InputError, match="do not mix"):
+        check_labels(parts, Calculated(calculator="ase.calculators.lj.LennardJones"))
 
 
 def test_a_frame_that_is_judged_by_is_never_learned_from_whatever_its_group(
@@ -227,7 +297,8 @@ def test_what_would_fail_late_is_refused_at_once(files: dict[str, str], tmp_path
         ):
             with pytest.raises(InputError, match=match):
                 Learning(given, tmp_path / "run", executor)
-    assert not (tmp_path / "run").exists()
+        assert not (tmp_path / "run").exists()
+        Learning(campaign(files, valid=[blind], relabel=True), tmp_path / "run", executor)  # it will have some
     with pytest.raises(InputError, match="apart is -1"):
         Batch(apart=-1.0)
 
@@ -264,6 +335,24 @@ def test_own_training_frames_leave_out_what_a_config_judges_by(root: Path, files
     assert parsed(config)[0]["test"] == "data/interface/test.extxyz"
 
 
+@pytest.mark.filterwarnings("default")  # Parsl leaves sockets open
+def test_the_documented_campaign_of_ones_own_is_understood_as_it_says(root: Path, tmp_path: Path) -> None:
+    text = (root / "docs/how-to/active-learning.md").read_text()
+    [mine] = re.findall(r"```yaml\n(# mine.yaml.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(mine)
+    stacked = [str(root / f"configs/{name}.yaml") for name in ("learn/interface", "label/vasp", "label/slurm-mpi")]
+    words = [word for name in (*stacked, str(tmp_path / "mine.yaml")) for word in ("-c", name)]
+    options, _ = parsed([*words, "--directory", "runs/mine"])
+    assert options["train"] == "my/frames.extxyz"
+    assert (options["valid"], options["test"], options["control"]) == (None, None, None)
+    assert options["labeller"].calculator == "ase.calculators.vasp.Vasp"
+    assert options["fit"].potential.elements == {3, 8, 40, 57}
+    named = own_data([*words, "--valid=judges.extxyz"], "--")
+    assert named[-1] == "--test=null"
+    assert own_data(words[:2], "--") == words[:2]
+    assert own_data(["fit", "-c", str(root / "configs/base.yaml")], "--data.")[2:] == [str(root / "configs/base.yaml")]
+
+
 def large(path: Path) -> str:
     """Cells of copper and aluminium that are too large for the cutter below."""
     frames = []
@@ -295,7 +384,7 @@ def test_the_report_does_not_compare_arms_of_unequal_size(files: dict[str, str],
     learning, _, told = learn(tmp_path / "run", given)
     assert any("1 spare frames for the control" in line for line in told)
     text = page(learning, 1)
-    assert "they are not compared" in text
+    assert "1 generations are not compared, since an arm has fewer labels there" in text
     assert "ahead of chance" not in text
     assert learning.history(1, control=True)[-1].cost_h == 0.0
 
@@ -359,6 +448,15 @@ def test_a_potential_whose_file_changed_is_another_campaign(files: dict[str, str
         other = ACE(**ACE_SETTINGS)
         torch.nn.init.normal_(other.coefficients)
         models.save(other, path)
-        with pytest.raises(InputError, match="another campaign: fit differ"):
+        with pytest.raises(InputError, match="another campaign: weights differ"):
             Learning(given, tmp_path / "run", executor)
-    assert Solved(potential="chgnet:0.3.0").settings().startswith("chgnet:0.3.0 Solved(")
+        record = tmp_path / "run/settings.json"
+        settings = json.loads(record.read_text())
+        del settings["weights"]  # as in directories of earlier days
+        record.write_text(json.dumps(settings))
+        Learning(given, tmp_path / "run", executor)
+    (tmp_path / "run/generation-00").mkdir()
+    models.save(other, tmp_path / "run/generation-00/member-0.ckpt")
+    (tmp_path / "run/generation-00/errors.json").touch()
+    weights = [Solved(potential=str(place)).weights() for place in (tmp_path / "run", path, "chgnet:0.3.0")]
+    assert weights[0] == weights[1] != weights[2] == ""

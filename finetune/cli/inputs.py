@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 
 import ase.io
 import jsonargparse
+import yaml
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from finetune.data.splitting import PARTS
 from finetune.errors import InputError
 
 NO_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
@@ -103,16 +105,36 @@ def switched(arguments: Sequence[str], option: str = "--trusted") -> list[str]:
 
 
 def own_data(arguments: Sequence[str], prefix: str) -> list[str]:
-    """Arguments with the user's own training frames: what a config names as valid and test belongs to other data.
+    """Arguments in which training frames leave out what an earlier config names as valid and test: of other data.
 
     Args:
-        arguments: of a command line.
-        prefix: of the options `train`, `valid` and `test`.
+        arguments: of a command line, with configs that stack; its options come last.
+        prefix: of the options `train`, `valid` and `test`; `--data.` looks below `data` in configs.
     """
-    given = {argument.partition("=")[0].rstrip("+") for argument in arguments}
-    if f"{prefix}train" not in given:
-        return [*arguments]
-    return [*arguments, *(f"{prefix}{p}=null" for p in ("valid", "test") if f"{prefix}{p}" not in given)]
+    typed = {word.partition("=")[0].rstrip("+").removeprefix(prefix) for word in arguments if word.startswith(prefix)}
+    sources = [_parts(Path(name), prefix) for name in configs(arguments)]
+    known: set[str] = set(PARTS)  # parts that are named beside the last training frames, or behind
+    for named in (*sources, typed):
+        known = named if "train" in named else known | named
+    return [*arguments, *(f"{prefix}{part}=null" for part in PARTS[1:] if part not in known)]
+
+
+def configs(arguments: Sequence[str]) -> list[str]:
+    """The files that `-c` names."""
+    following = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = [(*word.partition("=")[::2], after) for word, after in following]
+    return [value or after for option, value, after in pairs if option in ("-c", "--config")]
+
+
+def _parts(path: Path, prefix: str) -> set[str]:
+    """The parts of the data that a config names; none where it cannot be read, which is told by others."""
+    try:
+        content = yaml.safe_load(path.read_text())
+        for key in prefix.strip("-.").split(".") if prefix.strip("-.") else []:
+            content = content[key]
+        return {part for part in PARTS if part in content}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return set()
 
 
 def new_file(name: str) -> Path:

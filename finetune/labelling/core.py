@@ -46,9 +46,16 @@ class Method(ABC):
     def check(self) -> None:
         """Raise `InputError` where the code is not installed or the settings cannot be right, before any frame."""
 
-    def method_hash(self) -> str:
-        """An `m` (digits alone would be read back as a number) and eleven digits of the SHA-256 of the method."""
-        return "m" + hashlib.sha256(json.dumps(self.method(), sort_keys=True).encode()).hexdigest()[:11]
+    def method_hash(self, code: str | None = None) -> str:
+        """An `m` (digits alone would be read back as a number) and eleven digits of the SHA-256 of the method.
+
+        Args:
+            code: the code and its version, in place of those that are installed.
+        """
+        method = self.method()
+        if code is not None and "code" in method:
+            method["code"] = code
+        return "m" + hashlib.sha256(json.dumps(method, sort_keys=True).encode()).hexdigest()[:11]
 
 
 class Labeller(Method):

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+CLUSTERS = ("parsl", "distributed", "executorlib")  # whose errors are not those of the work
+DEAD = ("WorkerLost", "ManagerLost", "KilledWorker")  # but for those of a worker that died over it
 FOLDER = "finetune-label-"  # and the process that it belongs to
 
 
@@ -70,6 +72,17 @@ class Processes(ProcessPoolExecutor):
                 os.killpg(int(process.pid or 0), signal.SIGKILL)  # with the codes that it has started
             process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def refused(error: BaseException) -> bool:
+    """Whether an executor of a cluster has failed, rather than the work or the worker that was at it."""
+    return type(error).__module__.partition(".")[0] in CLUSTERS and type(error).__name__ not in DEAD
+
+
+def shortened(error: BaseException) -> str:
+    """The first and the last line of what an error says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else "no reason given"
 
 
 def withdraw(futures: Iterable[Future[Any]]) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from finetune.errors import InputError
 from finetune.labelling.core import Folders, Labeller, Outcome
-from finetune.labelling.executors import withdraw
+from finetune.labelling.executors import refused, shortened, withdraw
 from finetune.labelling.store import Store, claim, identity, of_label, without_labels
 
 INPUTS = "*/frame.extxyz"  # what folders of input hold
@@ -131,8 +131,12 @@ def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], stor
                 running.discard(name)
             elif isinstance(error, BrokenExecutor):
                 broken = error
-            else:  # a node that was lost, by whatever name the executor calls it
-                store.died(name, wanted[name], alone=True, why=f"{type(error).__name__}: {shortened(error)}")
+            else:  # a node that was lost, by whatever name the executor calls it, or a job that was not taken
+                why = f"{type(error).__name__}: {shortened(error)}"
+                if refused(error):
+                    store.lose(name, wanted[name], why)
+                else:
+                    store.died(name, wanted[name], alone=True, why=why)
             bar.update()
         if broken is not None:
             guilty = running or {pending[future] for future in finished if future.exception() is broken}
@@ -140,12 +144,6 @@ def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], stor
                 store.died(name, wanted[name], alone=len(pending) == 1)
             raise broken
         running = {pending[future] for future in waiting if future.running()}
-
-
-def shortened(error: BaseException) -> str:
-    """The first and the last line of what an error says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else "no reason given"
 
 
 def write_folders(frames: Sequence[Atoms], labeller: Folders, inputs: Path) -> tuple[int, int]:

@@ -91,7 +91,8 @@ class Store:
             write_frames(self.directory / f"{name}.extxyz", [outcome.atoms])
             self.forget(name)
         else:
-            self._aside(name, atoms, {**NEW, "reasons": outcome.reasons, "wall_s": round(outcome.wall_s, 1)})
+            seconds = round(self.failed_s(name) + outcome.wall_s, 1)
+            self._aside(name, atoms, {**NEW, "reasons": outcome.reasons, "wall_s": seconds})
 
     def take(self, name: str, atoms: Atoms) -> None:
         """Take over labels that a frame already has."""
@@ -103,9 +104,17 @@ class Store:
         record = self._record(name)
         self._aside(name, atoms, {**record, "suspect": True, "deaths": record["deaths"] + alone, "lost": why})
 
+    def lose(self, name: str, atoms: Atoms, why: str) -> None:
+        """Note why nobody has computed a frame, which is no fault of the frame."""
+        self._aside(name, atoms, {**self._record(name), "lost": why})
+
     def lost(self, name: str) -> str:
-        """What was said when the worker that was at a frame was lost; empty where none was."""
+        """Why nobody has computed a frame, or what was said when its worker died; empty where it is not known."""
         return str(self._record(name)["lost"])
+
+    def again(self, name: str, atoms: Atoms) -> None:
+        """Have a frame that failed computed again; the time that was spent on it is not forgotten."""
+        self._aside(name, atoms, {**NEW, "wall_s": self.failed_s(name)})
 
     def suspect(self, name: str) -> bool:
         """Whether a worker died while this frame was computed, so that it is computed alone from then on."""

@@ -14,35 +14,50 @@ from finetune.labelling.core import Folders, Labeller, Method, Waiting
 from finetune.labelling.run import GIVEN_UP, Report, collect_folders, write_folders
 from finetune.labelling.run import label as label_frames
 from finetune.labelling.run import report as labels_of
-from finetune.labelling.store import Store, identity
+from finetune.labelling.store import Store, identity, without_labels
 from finetune.learning.refitting import GENERATION
 
 FEW = 2  # frames that fail, all that were asked for, before it is taken for a fault of the settings
 SHOWN = 3  # reasons in a message
+UNSAID, VERSION = "unsaid", "another version"  # in place of the hash of a method
 
 
-def check_method(parts: Mapping[str, Sequence[Frame]], labeller: Method) -> str | None:
-    """A line for the user where the frames do not say by which method they were labelled; None where it is this one.
+def check_labels(parts: Mapping[str, Sequence[Frame]], labeller: Method) -> str | None:
+    """A line for the user where it is not certain that the frames are of the labeller's method; None where it is.
 
     Raises:
-        InputError: a part says that it was labelled by another method, or some frames say it and others do not.
+        InputError: a part says that it was labelled by another method, or some frames say it and others do not; no
+            validation frame has forces.
     """
+    if not any("forces" in frame.given for frame in parts["valid"]):
+        raise InputError("no validation frame has forces, by which a campaign is judged; give others")
     own = labeller.method_hash()
-    found = {name: {str(frame.atoms.info.get("label_method", "")) for frame in part} for name, part in parts.items()}
-    if all(methods == {""} for methods in found.values()):
+    found = {name: {_method(frame, labeller) for frame in part} for name, part in parts.items()}
+    everything = set[str]().union(*found.values())
+    if everything == {UNSAID}:
         return (
             f"the frames do not say how they were labelled; that they are of the labeller's method ({own}) is up to "
             "you: energies of two methods differ by electronvolts"
         )
-    others = {name: sorted(methods - {own}) for name, methods in found.items() if methods - {own}}
-    if not others:
-        return None
-    told = "; ".join(f"{name}: {', '.join(one or 'unsaid' for one in methods)}" for name, methods in others.items())
-    raise InputError(
-        f"labels of two methods do not mix: the labeller's is {own}, but not that of {told}. Give train, valid and "
-        "test frames of the labeller's method, or say relabel: true, and it labels them first; frames whose "
-        f"`label_method` is set to {own} are taken at their word"
-    )
+    others = {name: sorted(methods - {own, VERSION}) for name, methods in found.items() if methods - {own, VERSION}}
+    if others:
+        told = "; ".join(f"{name}: {', '.join(methods)}" for name, methods in others.items())
+        raise InputError(
+            f"labels of two methods do not mix: the labeller's is {own}, but not that of {told}. Give train, valid "
+            "and test frames of the labeller's method, or say relabel: true, and it labels them first; frames whose "
+            f"`label_method` is set to {own} are taken at their word"
+        )
+    if VERSION in everything:
+        return "some frames were labelled by another version of the code than the one installed, with the same settings"
+    return None
+
+
+def _method(frame: Frame, labeller: Method) -> str:
+    """Hash of the method that a frame says it was labelled by, or a word where there is none, or another version."""
+    said, code = (str(frame.atoms.info.get(key, "")) for key in ("label_method", "label_code"))
+    if said and said != labeller.method_hash() and said == labeller.method_hash(code):
+        return VERSION
+    return said or UNSAID
 
 
 def label(
@@ -55,7 +70,7 @@ def label(
 ) -> None:
     """Labels of frames that have none in the store yet.
 
-    Where not one of them gets a label, the settings or the machine are to blame rather than the frames: the generation
+    Where not one of two or more gets a label, settings or machine are to blame rather than the frames: the generation
     stays open and the same command computes them again, unless a file GIVEN_UP lies in its directory.
 
     Args:
@@ -75,11 +90,11 @@ def label(
     if isinstance(labeller, Folders):
         _collect(frames, labeller, directory, generation)
         return
-    given_up = (place / GIVEN_UP).exists()
-    store = Store(directory, labeller)
-    if not given_up and _hopeless(labels_of(frames, store)):
-        for name in map(identity, frames):
-            store.forget(name)
+    given_up, store = (place / GIVEN_UP).exists(), Store(directory, labeller)
+    before = labels_of(frames, store)
+    for atoms in frames if _hopeless(before) and not given_up else ():
+        if store.reasons(identity(atoms)):
+            store.again(identity(atoms), without_labels(atoms))
     found = label_frames(frames, labeller, executor, directory)
     if found.missing:
         raise InputError(
@@ -87,16 +102,17 @@ def label(
             f"were lost ({store.lost(found.missing[0]) or 'no reason given'}); the same command computes them"
         )
     if _hopeless(found) and not given_up:
+        remedy = f"; to go on without these frames, make an empty file {place / GIVEN_UP}" if generation else ""
         raise InputError(
             f"generation {generation}: none of its {len(found.failed)} frames could be labelled: {_reasons(found)}. "
-            "Mend the settings of the code or the machine, and the same command computes them again; to go on without "
-            f"these frames, make an empty file {place / GIVEN_UP}"
+            "Mend what the code needs (its command, potentials, modules, memory), and the same command computes them "
+            f"again{remedy}"
         )
 
 
 def _hopeless(found: Report) -> bool:
-    """Whether all frames have failed, and there were some."""
-    return len(found.failed) >= FEW and not found.labelled and not found.missing
+    """Whether frames have failed and none has a label."""
+    return len(found.failed) >= FEW and not found.labelled
 
 
 def _reasons(found: Report) -> str:

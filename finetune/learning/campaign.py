@@ -27,6 +27,7 @@ from finetune.learning.settings import Campaign
 from finetune.learning.stopping import Summary
 
 CONTROL = "control"  # directory of the control arm
+RESERVE = 4  # times as many frames are drawn where some cannot be cut
 
 
 class Learning:
@@ -57,7 +58,7 @@ class Learning:
         self.held_out = {frame.group for frame in judges} | {frame.structure_hash for frame in judges}
         free, self.left_out = campaign.explorer.pool(self.held_out)
         pool = hashlib.sha256("".join(f"{frame.structure_hash}{frame.group}" for frame in free).encode()).hexdigest()
-        doubt = None if campaign.relabel else answering.check_method(self.parts, campaign.labeller)
+        doubt = None if campaign.relabel else answering.check_labels(self.parts, campaign.labeller)
         self._check_test()
         claim(directory, {**campaign.settings(self.parts), POOL: pool}, campaign.seed)
         if doubt and not self.place(0).exists():
@@ -168,14 +169,17 @@ class Learning:
         frames = answering.not_failed(frames, Store(self.labels, campaign.labeller))
         labelled = read_frames(self.place(n - 1, control) / "train.extxyz")
         before = self.place(n - 1)
-        chosen = steps.select(frames, labelled, before, selector, campaign.reactants, budget, rng)
-        if whole and campaign.cutter is not None:
-            chosen = cut_at_random(chosen, campaign.explorer.thresholds, campaign.cutter, before, rng)
+        cutter = campaign.cutter if whole else None
+        drawn = budget if cutter is None else RESERVE * budget  # not all can be cut
+        chosen = steps.select(frames, labelled, before, selector, campaign.reactants, drawn, rng)
+        if cutter is not None:
+            chosen = cut_at_random(chosen, campaign.explorer.thresholds, cutter, before, budget, rng)
         if not control:
-            fewer = (
-                "; the others are duplicates or beyond a run's share" if len(chosen) < min(budget, len(frames)) else ""
-            )
-            self.tell(f"generation {n}: {len(chosen)} of {len(frames)} candidates selected{fewer}")
+            less = len(chosen) < min(budget, len(frames))
+            why = "; the others are duplicates or beyond the share of a run" if less else ""
+            self.tell(f"generation {n}: {len(chosen)} of {len(frames)} candidates selected{why}")
+        elif len(chosen) < budget:
+            self.tell(f"generation {n}: the control gets {len(chosen)} frames where {budget} were wanted")
         once(path, chosen)
 
     def _budget(self, n: int) -> int:

@@ -10,10 +10,7 @@ from tqdm import tqdm
 
 from finetune.data.caching import QUIET_S
 from finetune.errors import InputError
-from finetune.labelling.executors import withdraw
-from finetune.labelling.run import shortened
-
-CLUSTERS = ("parsl", "distributed", "executorlib")  # whose errors are not those of the work
+from finetune.labelling.executors import refused, shortened, withdraw
 
 
 class Kept(Executor):
@@ -57,7 +54,7 @@ def fan_out(executor: Executor, work: Sequence[Callable[[], None]], word: str) -
             "workers if memory is short"
         ) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in CLUSTERS:
+        if not refused(error):
             raise
         raise InputError(
             f"the executor gave up ({type(error).__name__}: {shortened(error)}); what was finished is on disk. Mend "

@@ -17,7 +17,8 @@ from finetune.files import settled, whole, write_frames, write_text
 from finetune.training.run import git_revision, versions
 
 SETTINGS = "settings.json"
-POOL = "pool"  # what explorations may begin with, a hash
+POOL, WEIGHTS = "pool", "weights"  # hashes of what explorations may begin with, and of the models that are fitted
+LATER = (POOL, WEIGHTS)  # settings that directories of earlier days do not have
 
 
 def read_frames(path: Path) -> list[Atoms]:
@@ -60,8 +61,9 @@ def claim(directory: Path, settings: dict[str, str], seed: int) -> None:
         InputError: the directory is that of a campaign with other settings.
     """
     record = directory / SETTINGS
-    if record.is_file() and f'"{POOL}"' not in record.read_text():  # begun before it was kept
-        settings = {name: value for name, value in settings.items() if name != POOL}
+    before = record.read_text() if record.is_file() else None
+    if before is not None:
+        settings = {name: value for name, value in settings.items() if name not in LATER or f'"{name}"' in before}
     if settled(record, settings, "campaign"):
         return
     if directory.is_dir() and any(path.name.startswith("generation-") for path in directory.iterdir()):

@@ -148,16 +148,24 @@ class _Cuts:
 
 
 def cut_at_random(
-    frames: Sequence[Atoms], thresholds: Thresholds, cutter: Cutter, before: Path, rng: np.random.Generator
+    frames: Sequence[Atoms],
+    thresholds: Thresholds,
+    cutter: Cutter,
+    before: Path,
+    budget: int,
+    rng: np.random.Generator,
 ) -> list[Atoms]:
-    """Frames that are small enough, and sub-cells around an atom at random of the others, where one can be cut."""
-    cuts, found = _Cuts(thresholds, replace(cutter, centres=1), before), []
+    """The first frames that are small enough, or of which a sub-cell can be cut around an atom at random."""
+    cuts, found = _Cuts(thresholds, replace(cutter, centres=1), before), list[Atoms]()
     for atoms in frames:
+        if len(found) == budget:
+            break
         if len(atoms) <= cutter.atoms:
             found.append(atoms)
             continue
         for part in cuts.all(atoms, rng.random(len(atoms)))[0]:
-            del part.info["highest"]
+            if not part.info.pop("highest") < thresholds.high:
+                continue
             part.info |= {key: atoms.info[key] for key in ("selector", "rank", "candidate", "distance", "front")}
             del part.arrays["scores"]
             found.append(part)

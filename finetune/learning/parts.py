@@ -11,7 +11,6 @@ from finetune.data.checking import check
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.data.splitting import check_disjoint, split, subset
-from finetune.errors import InputError
 from finetune.labelling.store import identity
 from finetune.learning.refitting import GENERATION
 
@@ -36,8 +35,6 @@ def read_parts(
         parts["test"] = tested or read(test or [])
     for frames in (whole, *parts.values()):
         check(frames)
-    if not any("forces" in frame.given for frame in parts["valid"]):
-        raise InputError("no validation frame has forces, by which a campaign is judged; give others")
     check_disjoint(parts)
     if spare:
         begun = {frame.structure_hash for frame in parts["train"]}

@@ -111,13 +111,18 @@ class Refit(ABC):
         models.save(self.fitted(job).eval(), path, generation=job.generation, train=job.train.name)
 
     def settings(self) -> str:
-        """What decides the fit, as text; of a model in a file its content too."""
+        """What decides the fit, as text; `weights` has the content of a model in a file."""
         kind = self.potential if isinstance(self.potential, str) else str(self.potential.config())
-        if isinstance(self.potential, str):
-            place = Path(self.potential.removeprefix("mace:"))
-            place = models.in_run(place) if place.is_dir() else place
-            kind += f" {hashlib.sha256(place.read_bytes()).hexdigest()}" if place.is_file() else ""
         return f"{kind} {replace(self, potential='')}"
+
+    def weights(self) -> str:
+        """SHA-256 of the file that the potential comes from; empty where it comes from none."""
+        if not isinstance(self.potential, str):
+            return ""
+        place = Path(self.potential.removeprefix("mace:"))
+        if place.is_dir():
+            place = next(iter(models.members(place)), None) or models.in_run(place)
+        return hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from finetune.errors import InputError
 from finetune.labelling.core import Folders, Labeller
 from finetune.learning.describing import ends
 from finetune.learning.exploration import Explorer
+from finetune.learning.files import WEIGHTS
 from finetune.learning.parts import SPARE
 from finetune.learning.refitting import Refit
 from finetune.learning.selectors import Batch, Selector
@@ -86,4 +87,5 @@ class Campaign:
         fits = [fit.settings() for fit in self.fit]
         data = {name: data_hash(frames) for name, frames in parts.items() if name != "test"}
         text = {name: str(getattr(self, name)) for name in names}
-        return {**text, "fit": str(fits), "labeller": self.labeller.method_hash(), **data}
+        weights = " ".join(fit.weights() for fit in self.fit)
+        return {**text, "fit": str(fits), WEIGHTS: weights, "labeller": self.labeller.method_hash(), **data}

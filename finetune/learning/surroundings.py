@@ -14,6 +14,8 @@ from ase.optimize import FIRE
 from finetune.errors import InputError
 from finetune.sampling.core import Limits
 
+CLOSE = Limits(densest=np.inf, sparsest_A3=np.inf, isolated_A=None)  # distances alone
+
 
 def surroundings(atoms: Atoms, centre: int, radius_A: float) -> np.ndarray:
     """Atomic number and vector from the centre (Å) of every atom within a radius, sorted, shape (neighbours, 4)."""
@@ -42,7 +44,7 @@ def relaxed(subcell: Atoms, calculator: Calculator, radius_A: float, steps: int)
         for _ in FIRE(work, logfile=None, maxstep=0.1).irun(fmax=0.05, steps=steps):
             now = subcell.copy()
             now.positions = work.positions
-            if len(surroundings(now, own, radius_A)) != len(before) or Limits().reason(now):
+            if len(surroundings(now, own, radius_A)) != len(before) or CLOSE.reason(now):
                 break
             moved, done = now, done + 1
     moved.info["made_by"] += f" > Relaxed({max(done, 0)} outside)"
