@@ -25,6 +25,7 @@ from finetune import models, plots
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.evaluation import evaluate
+from finetune.labelling.store import identity
 from finetune.learning.files import read_frames
 
 ARMS = {"selected": "", "random control": "control"}
@@ -39,8 +40,8 @@ def deviations(folder: Path, frames: list[Frame]) -> list[np.ndarray]:
 
 
 def mean(parts: list[np.ndarray], chosen: np.ndarray) -> float:
-    """Mean over the atoms of the chosen frames."""
-    return float(np.concatenate([parts[k] for k in chosen]).mean())
+    """Mean over the atoms of the chosen frames; NaN of none."""
+    return float(np.concatenate([parts[k] for k in chosen]).mean()) if len(chosen) else float("nan")
 
 
 def interval(one: list[np.ndarray], other: list[np.ndarray], groups: list[str]) -> tuple[float, float]:
@@ -61,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="of the campaign")
     parser.add_argument("figure", type=Path)
+    parser.add_argument("--also", type=Path, help="labelled frames of another campaign, to judge both arms by")
     options = parser.parse_args()
     frames = read(options.directory / "test.extxyz")
     families, groups = np.array([frame.family for frame in frames]), [frame.group for frame in frames]
@@ -84,6 +86,23 @@ def main() -> None:
             print(f"| {new} | {one:.1f} | {other:.1f} | {words} | {near:.0f} | {far:.0f} |")
     told(sorted(options.directory.glob("generation-*")))
     draw(curves, options.figure)
+    if options.also is not None:
+        elsewhere(options.directory, options.also)
+
+
+def elsewhere(directory: Path, file: Path) -> None:
+    """Print errors of both last committees on frames that another campaign's dynamics led to, and neither has seen."""
+    last = sorted(directory.glob("generation-*"))[-1]
+    seen = {identity(atoms) for of in ARMS.values() for atoms in read_frames(last / of / "train.extxyz")}
+    frames = [frame for frame in read(file) if identity(frame.atoms) not in seen]
+    asked = [
+        within(frame.atoms) if "centre" in frame.atoms.info else np.ones(len(frame.atoms), bool) for frame in frames
+    ]
+    for arm, of in ARMS.items():
+        errors = [part[which] for part, which in zip(deviations(last / of, frames), asked, strict=True)]
+        cells = np.array(["centre" in frame.atoms.info for frame in frames])
+        values = [mean(errors, np.flatnonzero(which)) for which in (cells, ~cells)]
+        print(f"{arm}, on {len(frames)} frames of {file.name}: sub-cells {values[0]:.0f}, others {values[1]:.0f} meV/Å")
 
 
 def told(places: list[Path]) -> None:
@@ -95,6 +114,11 @@ def told(places: list[Path]) -> None:
                 families = ", ".join(f"{name} {one['forces_mae']:.0f}" for name, one in test["family"].items())
                 line = f"energy {test['all']['energy_mae']:.1f} meV/atom, forces: {families}"
                 print(f"{place.name}, {arm}: {line}; rank correlation {test['rank_correlation']:.2f}")
+    for arm, of in ARMS.items():
+        frames = [atoms for place in places[1:] for atoms in read_frames(place / of / "labelled.extxyz")]
+        seconds = sum(float(atoms.info.get("wall_s", 0.0)) for atoms in frames)
+        count = sum(len(atoms) for atoms in frames)
+        print(f"{arm}: {len(frames)} labels, {count} atoms in all, {seconds / 3600:.1f} h to compute them")
     labelled = [atoms for place in places for atoms in read_frames(place / "labelled.extxyz")]
     cells = [atoms for atoms in labelled if "centre" in atoms.info]
     sizes = np.array([largest(atoms) for atoms in cells])
@@ -106,10 +130,15 @@ def told(places: list[Path]) -> None:
     )
 
 
+def within(atoms: Atoms) -> np.ndarray:
+    """Which atoms of a sub-cell lie within the radius that was asked about."""
+    [radius] = re.findall(r"Subcell\(atom \d+ of \d+, ([\d.]+) Å\)", atoms.info["made_by"])
+    return np.asarray(atoms.get_distances(int(atoms.info["centre"]), range(len(atoms)), mic=True) <= float(radius))
+
+
 def largest(atoms: Atoms) -> tuple[float, float]:
     """Largest DFT force (eV/Å) of a sub-cell within its radius, and outside."""
-    [radius] = re.findall(r"Subcell\(atom \d+ of \d+, ([\d.]+) Å\)", atoms.info["made_by"])
-    inside = atoms.get_distances(int(atoms.info["centre"]), range(len(atoms)), mic=True) <= float(radius)
+    inside = within(atoms)
     sizes = np.linalg.norm(atoms.arrays["REF_forces"], axis=1)
     return float(sizes[inside].max()), float(sizes[~inside].max(initial=0.0))
 

@@ -52,7 +52,7 @@ def page(learning: Learning, n: int) -> str:
     errors = {name: [_errors(learning, k, control) for k in range(n + 1)] for name, control in arms.items()}
     start = len(read_frames(learning.place(0) / "train.extxyz"))
     sections = [
-        ("Learning curves", _verdict(history) + figures.learning_curves(history, errors, start)),
+        ("Learning curves", _verdict(history, errors) + figures.learning_curves(history, errors, start)),
         ("Generations", _generations(history, errors)),
         *([("What was selected, and why", _selected(learning, n))] if n else []),
         *([("Survival of dynamics", _survival(learning, n))] if n else []),
@@ -93,7 +93,7 @@ def _errors(learning: Learning, n: int, control: bool) -> dict[str, Any]:
     return content
 
 
-def _verdict(history: Mapping[str, Sequence[Any]]) -> str:
+def _verdict(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The comparison with the control in a sentence."""
     last = history["selected"][-1]
     text = f"Forces RMSE {last.forces_rmse:.0f} meV/Å on the validation frames after {last.labels} new labels"
@@ -104,12 +104,14 @@ def _verdict(history: Mapping[str, Sequence[Any]]) -> str:
         fair = [(one, two) for one, two in pairs if abs(one.labels - two.labels) <= SLACK * one.labels]
         if fair:
             ahead = sum(one.forces_rmse < two.forces_rmse for one, two in fair)
-            text += (
-                f". Selection is ahead of chance in {ahead} of {len(fair)} generations; one campaign has no error "
-                "bar, so look at the test frames below as well"
-            )
+            text += f". There selection is ahead of chance in {ahead} of {len(fair)} generations"
         if len(fair) < len(pairs):
             text += f". {len(pairs) - len(fair)} generations are not compared, since an arm has fewer labels there"
+        if tested := [content[-1]["test"]["all"]["forces_mae"] for content in errors.values() if "test" in content[-1]]:
+            own, chance = tested
+            word = "below" if own < chance else "not below"
+            text += f". On the test frames the mean error of forces is {own:.1f} meV/Å, {word} chance's {chance:.1f}"
+        text += ". One campaign has no error bar"
     return f"<p>{html.escape(text)}.</p>"
 
 
