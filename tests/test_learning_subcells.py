@@ -159,6 +159,27 @@ def test_relaxation_moves_only_what_lies_outside(large: Atoms) -> None:
     assert moved[~near].max() > 0.0
 
 
+@pytest.mark.parametrize(("inside", "outside", "count"), [(0.5, 9.0, "certain_cut"), (2.0, 90.0, "beyond")])
+def test_subcells_that_are_certain_where_they_count_or_hopeless_are_counted_and_dropped(
+    large: Atoms, tmp_path: Path, monkeypatch, inside: float, outside: float, count: str
+) -> None:
+    monkeypatch.setattr(gathering, "scored", lambda part, *_: np.where(part.arrays["inside"], inside, outside))
+    monkeypatch.setattr(gathering, "grading", lambda *_: object())
+    monkeypatch.setattr(gathering.models, "members", lambda _: ["chgnet"])
+    atoms = large.copy()
+    atoms.arrays["scores"] = np.where(np.arange(len(atoms)) == 3011, 2.0, 0.0)
+    atoms.info["score"] = 2.0
+    (tmp_path / "explored").mkdir()
+    write_frames(tmp_path / "explored/run-000.extxyz", [atoms])
+    with ThreadPoolExecutor(1) as executor:
+        found, about = gathering.gather_candidates(
+            tmp_path, Thresholds(select=1.0, stop=50.0), Cutter(radius_A=4.5), tmp_path, executor
+        )
+    assert found == []
+    wanted = {"cut": 1, "certain_cut": 0, "beyond": 0} | {count: 1}
+    assert {name: about[name] for name in wanted} == wanted
+
+
 class Inward(Calculator):
     """Draws every atom to a point."""
 

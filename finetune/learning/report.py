@@ -35,6 +35,7 @@ NOTE = (
 )
 ENDS = {None: "to the end", "Unknown": "stop threshold of the uncertainty"}  # of runs, where the guard's name says less
 SLACK = 0.1  # share of the labels by which two arms may differ and be compared
+LONG = 90  # characters of the story of a frame, its end
 MANY = 200  # explored frames of a generation that are drawn
 
 
@@ -179,7 +180,9 @@ def _asked(place: Any, chosen: Sequence[Atoms], score: str) -> str:
     for atoms in chosen:
         answer = answered.get(identity(atoms))
         seconds = None if answer is None else float(answer.info.get("wall_s", 0.0))
-        row = [atoms.get_chemical_formula(), atoms.info.get("family", ""), str(atoms.info.get("made_by", ""))[-90:]]
+        story = str(atoms.info.get("made_by", ""))
+        story = story if len(story) <= LONG else f"…{story[-LONG:]}"
+        row = [atoms.get_chemical_formula(), atoms.info.get("family", ""), story]
         row += [atoms.info["score"], atoms.info["worst"], atoms.info["distance"], atoms.info["front"]]
         rows.append([*row, "labelled" if answer is not None else "no label", seconds])
     header = ["formula", "family", "made by", score, "most uncertain atom", "distance", "front", "answer", "s"]
