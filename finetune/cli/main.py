@@ -49,8 +49,8 @@ finetune COMMAND --help tells the options of a command. A first fit:
 
 (validation frames are then a part of it, by group; --data.valid and --data.test name others)
 
-A MODEL is a name (chgnet, chgnet:r2scan, mace:mini, mace:medium-mpa-0), a run directory, a checkpoint (.ckpt),
-or somebody's MACE file (mace:PATH.model, only if you trust it)."""
+A MODEL is a name (chgnet, chgnet:r2scan, mace:mini, mace:medium-mpa-0), a run directory, the directory of a campaign
+of active learning, a checkpoint (.ckpt), or somebody's MACE file (mace:PATH.model, only if you trust it)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
