@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ def locked(directory: Path, message: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(message) from error
         yield
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a command that was killed has left half written, files and folders."""
+    for path in directory.rglob("*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def settled(record: Path, settings: Mapping[str, Any], what: str) -> bool:

@@ -25,12 +25,13 @@ from finetune.committee import Committee
 from finetune.comparison import Model
 from finetune.data.reading import read
 from finetune.errors import InputError
+from finetune.files import sweep
 from finetune.labelling import Calculated, Outcome
 from finetune.labelling.store import Store, identity
 from finetune.learning import Batch, Learning, Pool, Random, Solved, Stop, Thresholds
 from finetune.learning.answering import check_labels, label
 from finetune.learning.fanout import fan_out
-from finetune.learning.files import read_frames, sweep
+from finetune.learning.files import read_frames
 from finetune.learning.harvesting import records
 from finetune.learning.refitting import Job
 from finetune.learning.report import page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import difflib
-import itertools
 import logging
 import sys
 import warnings
@@ -219,8 +218,8 @@ def said_inside(error: BaseException) -> str:
 
 def check_files(arguments: list[str]) -> None:
     """Name the config file that is not YAML."""
-    for flag, name in itertools.pairwise(arguments):
-        if flag in ("-c", "--config") and Path(name).is_file():
+    for name in inputs.configs(arguments):
+        if Path(name).is_file():
             try:
                 yaml.safe_load(Path(name).read_text())
             except (yaml.YAMLError, UnicodeDecodeError) as error:

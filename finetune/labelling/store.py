@@ -24,7 +24,7 @@ from ase import Atoms
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
-from finetune.files import locked, write_frames, write_text
+from finetune.files import locked, sweep, write_frames, write_text
 from finetune.labelling.core import Method, Outcome
 
 DEATHS = 2  # times that a worker may die over a frame, computed alone, before it is kept aside
@@ -57,8 +57,7 @@ class Store:
         """
         message = f"another run is labelling into {self.directory}; wait for it, or choose another --output"
         with locked(self.directory, message):
-            for partial in self.directory.rglob("*.partial"):
-                partial.unlink()
+            sweep(self.directory)
             yield
 
     def done(self, name: str) -> bool:

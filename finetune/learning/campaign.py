@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import InputError
+from finetune.files import sweep
 from finetune.labelling.store import Store, identity
 from finetune.learning import answering
 from finetune.learning import generation as steps
 from finetune.learning.fanout import Kept
-from finetune.learning.files import POOL, claim, once, read_frames, sweep
+from finetune.learning.files import POOL, claim, once, read_frames
 from finetune.learning.gathering import clear, cut_at_random, gather_candidates
 from finetune.learning.grades import grade
 from finetune.learning.harvesting import records, uncertain_share
@@ -247,8 +248,6 @@ class Learning:
     def _summary(self, n: int, control: bool) -> Summary:
         place = self.place(n, control)
         errors = json.loads((place / "errors.json").read_text())["valid"]["all"]
-        train = read_frames(place / "train.extxyz")
-        labels = sum(bool(atoms.info.get(GENERATION, 0) > 0) for atoms in train)
         arms = [False, True] if self.campaign.control else [False]
         about: dict[str, Any] = {"spent_h": self._hours(n, arms)}
         if n:
@@ -257,4 +256,4 @@ class Learning:
                 "candidates": len(read_frames(self.place(n) / "candidates.extxyz")),
                 "refused": len(read_frames(place / "selected.extxyz")) - len(read_frames(place / "labelled.extxyz")),
             }
-        return Summary(n, labels, self._hours(n, [control]), errors["forces_rmse"], **about)
+        return Summary(n, self._new(n, control), self._hours(n, [control]), errors["forces_rmse"], **about)

@@ -45,15 +45,6 @@ def copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, partial_file)
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a command that was killed has left half written, files and folders."""
-    for path in directory.rglob("*.partial"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def claim(directory: Path, settings: dict[str, str], seed: int) -> None:
     """Write the settings and where they come from into a new directory.
 
