@@ -34,7 +34,8 @@ from finetune.learning.fanout import fan_out
 from finetune.learning.files import read_frames
 from finetune.learning.harvesting import records
 from finetune.learning.refitting import Job
-from finetune.learning.report import page
+from finetune.learning.report import page, verdict
+from finetune.learning.stopping import Summary
 from finetune.learning.subcells import Cutter
 from finetune.sampling import Interstitials, Sampler
 
@@ -388,6 +389,24 @@ def test_the_report_does_not_compare_arms_of_unequal_size(files: dict[str, str],
     assert "1 generations are not compared, since an arm has fewer labels there" in text
     assert "ahead of chance" not in text
     assert learning.history(1, control=True)[-1].cost_h == 0.0
+
+
+def test_the_verdict_counts_generations_and_asks_the_test_frames() -> None:
+    def arm(*rmse: float, labels: int = 20) -> list[Summary]:
+        return [Summary(k, k * labels, 0.0, float(error)) for k, error in enumerate(rmse)]
+
+    history = {"selected": arm(300, 200, 150, 140), "random control": arm(300, 210, 140, 150)}
+    tested = {name: [{"test": {"all": {"forces_mae": mae}}}] for name, mae in zip(history, (176.1, 174.7), strict=True)}
+    text = verdict(history, tested)
+    assert "ahead of chance in 2 of 3 generations." in text
+    assert "176.1 meV/Å, not below chance" in text
+    tested["selected"], tested["random control"] = tested["random control"], tested["selected"]
+    assert "174.7 meV/Å, below chance" in verdict(history, tested)
+    history["random control"] = arm(300, 210, 140, 150, labels=17)
+    text = verdict(history, {name: [{}] for name in history})
+    assert "3 generations are not compared" in text
+    assert "ahead" not in text
+    assert "test frames" not in text
 
 
 def test_a_campaign_is_a_model_its_last_finished_committee(files: dict[str, str], tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def page(learning: Learning, n: int) -> str:
     errors = {name: [_errors(learning, k, control) for k in range(n + 1)] for name, control in arms.items()}
     start = len(read_frames(learning.place(0) / "train.extxyz"))
     sections = [
-        ("Learning curves", _verdict(history, errors) + figures.learning_curves(history, errors, start)),
+        ("Learning curves", verdict(history, errors) + figures.learning_curves(history, errors, start)),
         ("Generations", _generations(history, errors)),
         *([("What was selected, and why", _selected(learning, n))] if n else []),
         *([("Survival of dynamics", _survival(learning, n))] if n else []),
@@ -94,7 +94,7 @@ def _errors(learning: Learning, n: int, control: bool) -> dict[str, Any]:
     return content
 
 
-def _verdict(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def verdict(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The comparison with the control in a sentence."""
     last = history["selected"][-1]
     text = f"Forces RMSE {last.forces_rmse:.0f} meV/Å on the validation frames after {last.labels} new labels"
