@@ -172,8 +172,7 @@ def _parity_pairs(evaluation: Evaluation) -> list[tuple[str, str, np.ndarray, np
     n, family = evaluation.n_atoms.numpy(), np.array([frame.family for frame in frames], dtype=object)
     label, predicted = (p.energy.numpy() for p in (evaluation.labels, evaluation.predicted))
     zero = fit_references(numbers, label)
-    shift = fit_references(numbers, label - predicted) if evaluation.errors.energy_shifted else None
-    moved = predicted + [shift.of(z) if shift else 0.0 for z in numbers]
+    moved = predicted if evaluation.alignment is None else predicted + evaluation.alignment.shift
     base = np.array([zero.of(z) for z in numbers])
     energy = ("energy beyond composition", "eV/atom", (label - base) / n, (moved - base) / n, family)
     rows = []

@@ -12,6 +12,9 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 
 RANK_TOLERANCE = 1e-8  # of the largest singular value; fractions of small integers have clear-cut ranks
+NORMAL_TOLERANCE = 1e-10  # the same for the eigenvalues of the normal equations, which are squares
+INSIDE = 1e-5  # largest part of a composition outside of the fitted ones that is rounding
+ALIGNED = "Energies are compared after an energy shift per element"  # with what it was fitted to behind it
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ class References:
     def of(self, numbers: np.ndarray) -> float:
         """Sum of the reference energies of a structure's atoms, eV; elements that were not fitted count 0."""
         return float(sum(self.energies.get(int(z), 0.0) for z in numbers))
+
+    def determines(self, numbers: np.ndarray) -> bool:
+        """Return whether the fitted compositions determine the sum of the reference energies of a structure."""
+        counts = {int(z): int((np.asarray(numbers) == z).sum()) for z in np.unique(numbers)}
+        size = math.sqrt(sum(count**2 for count in counts.values()))
+        if not counts.keys() <= self.energies.keys():
+            return False
+        return all(
+            abs(sum(direction.get(z, 0.0) * count for z, count in counts.items())) < INSIDE * size
+            for direction in self.undetermined
+        )
 
     @property
     def undetermined_elements(self) -> tuple[int, ...]:
@@ -102,6 +116,89 @@ def fit_references(numbers: Sequence[np.ndarray], difference: Sequence[float] | 
         rms=float(np.sqrt((residual**2).mean())),
         reasons=_reasons(elements, counts) if rank < len(elements) else (),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Energy shifts that put a model with another energy zero on the footing of the labels.
+
+    The shift of a frame is never fitted to its own label, so that it cannot flatter the model.
+
+    Attributes:
+        shift: energy to add to the prediction of each frame, eV, shape (structures); NaN where no other frame
+            determines it.
+        source: what the shifts were fitted to.
+        by_frame: number of frames whose shift had to be fitted to other frames of their own group too.
+    """
+
+    shift: np.ndarray
+    source: str
+    by_frame: int = 0
+
+    def message(self) -> str:
+        """Return how energies were aligned, in a sentence."""
+        text = f"{ALIGNED} fitted to {self.source}"
+        if self.by_frame:
+            text += f"; for {self.by_frame} frames also to the other frames of their own group"
+        missing = int(np.isnan(self.shift).sum())
+        if missing:
+            text += f"; {missing} of {len(self.shift)} frames have a composition that these do not determine"
+        return text + "."
+
+
+def align(numbers: Sequence[np.ndarray], difference: Sequence[float] | np.ndarray, group: Sequence[str]) -> Alignment:
+    """Fit the energy shift per element of each group to the frames of all other groups (leave one group out).
+
+    A frame whose composition the other groups do not determine takes the shift that all other frames give; where these
+    do not determine it either, it has none.
+
+    Args:
+        numbers: atomic numbers of each frame.
+        difference: energy of each frame, label minus prediction, eV; NaN where it is not known.
+        group: group of each frame.
+    """
+    _, counts = compositions(numbers)
+    n = counts.sum(axis=1)
+    x, d = counts / n[:, None], np.asarray(difference, dtype=float) / n
+    known = np.isfinite(d)
+    names = np.asarray(group, dtype=object)
+    xx, xy = x[known].T @ x[known], x[known].T @ d[known]
+    scale = float(np.trace(xx))
+    shift = np.full(len(n), math.nan)
+    for name in sorted(set(map(str, group))):
+        own = names == name
+        shift[own] = _held_out(xx, xy, x[own], d[own], x[own], scale)
+    left = np.flatnonzero(np.isnan(shift) & known)
+    for k in left:
+        shift[k] = _held_out(xx, xy, x[[k]], d[[k]], x[[k]], scale)[0]
+    by_frame = int(np.isfinite(shift[left]).sum())
+    return Alignment(shift * n, "the frames of the other groups (leave one group out)", by_frame)
+
+
+def align_by(references: References, numbers: Sequence[np.ndarray], source: str) -> Alignment:
+    """Take the energy shifts of frames from reference energies that were fitted to others, such as training frames.
+
+    Args:
+        references: fitted to labels minus predictions of those frames.
+        numbers: atomic numbers of each frame that is to be aligned.
+        source: the frames that the references were fitted to, in words.
+    """
+    shifts = [references.of(z) if references.determines(z) else math.nan for z in numbers]
+    return Alignment(np.array(shifts, dtype=float), source)
+
+
+def _held_out(
+    xx: np.ndarray, xy: np.ndarray, x_out: np.ndarray, d_out: np.ndarray, x: np.ndarray, scale: float
+) -> np.ndarray:
+    """Shift per atom of compositions x by a least-squares fit to all frames but some; NaN where not determined."""
+    known = np.isfinite(d_out)
+    gone = x_out[known]
+    values, vectors = np.linalg.eigh(xx - gone.T @ gone)
+    kept = values > NORMAL_TOLERANCE * max(scale, np.finfo(float).tiny)
+    inside = vectors[:, kept]
+    energies = inside @ ((inside.T @ (xy - gone.T @ d_out[known])) / values[kept])
+    outside = np.linalg.norm(x @ vectors[:, ~kept], axis=1)
+    return np.where(outside < INSIDE, x @ energies, math.nan)
 
 
 def compositions(numbers: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -207,7 +207,7 @@ def test_evaluate_writes_exactly_the_agreed_figures(run, files, tmp_path, capsys
     assert command("evaluate", run, files["valid"], "--json", out) == 0
     content = json.loads(out.read_text())
     assert set(content) >= {"all", "family", "element", "frames"}
-    assert set(content) - {"all", "family", "element", "frames"} == {"energy_shifted", "units"}
+    assert set(content) - {"all", "family", "element", "frames"} == {"energy_shifted", "alignment", "units", "by_group"}
     assert content["all"].keys() >= {*ROWS}
     assert content["frames"] == 4
     assert set(content["family"]) == {frame.info["family"] for frame in labelled("valid")}
@@ -237,7 +237,9 @@ def test_evaluate_agrees_with_the_calculator(run, files, tmp_path):
 
 def test_evaluate_says_when_it_shifted_energies(files, tmp_path, capsys):
     assert command("evaluate", "chgnet", files["valid"], "--json", tmp_path / "out.json") == 0
-    assert "shift per element that fits these very frames best" in " ".join(capsys.readouterr().out.split())
+    assert "energy shift per element fitted to the frames of the other groups" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert json.loads((tmp_path / "out.json").read_text())["energy_shifted"] is True
 
 

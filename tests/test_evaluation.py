@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from rich.table import Table
 from finetune.backbones.chgnet import CHGNet
 from finetune.data.frames import Frame
 from finetune.errors import InputError
-from finetune.evaluation import SHIFTED, compare_table, errors_table, evaluate
+from finetune.evaluation import compare_table, errors_table, evaluate
 from finetune.metrics import Errors
 
 
@@ -94,7 +95,8 @@ def made_up(scale: float, shifted: bool = False) -> Errors:
         "stress_rmse": math.nan,
     }
     atoms = {name: value for name, value in row.items() if name.startswith("forces")}
-    return Errors(row, {"interface": {"frames": 9, **row}}, {"Li": {"atoms": 120, **atoms}}, 9, shifted)
+    alignment = "Energies are compared after an energy shift per element fitted to others." if shifted else ""
+    return Errors(row, {"interface": {"frames": 9, **row}}, {"Li": {"atoms": 120, **atoms}}, 9, alignment)
 
 
 def test_table_has_units_rows_for_families_and_elements_and_fits_100_columns() -> None:
@@ -111,7 +113,32 @@ def test_table_has_units_rows_for_families_and_elements_and_fits_100_columns() -
 
 
 def test_table_says_when_energies_were_shifted_per_element() -> None:
-    assert SHIFTED in " ".join(text(errors_table(made_up(1.0, shifted=True))).split())
+    shown = " ".join(text(errors_table(made_up(1.0, shifted=True))).split())
+    assert made_up(1.0, shifted=True).alignment in shown
+
+
+def test_table_of_a_narrow_terminal_keeps_its_names_and_leaves_out_the_rmse(interface_frames: list[Atoms]) -> None:
+    evaluation = evaluate(CHGNet.tiny(), grouped(interface_frames), progress=False)
+    for width in (80, 100):
+        shown = text(evaluation.table(width), width)
+        assert max(map(len, shown.splitlines())) <= width
+        assert {"all", "Li"} <= {line.split()[0] for line in shown.splitlines() if line.strip()}
+        assert ("RMSE" in shown) == (width == 100)
+
+
+def test_tables_show_intervals_below_their_errors(interface_frames: list[Atoms]) -> None:
+    evaluation = evaluate(CHGNet.tiny(), grouped(interface_frames), progress=False)
+    row = evaluation.errors.all
+    ends = f"{row['forces_mae_low']:.0f}–{row['forces_mae_high']:.0f}"
+    assert ends in text(evaluation.table())
+    both = text(compare_table(evaluation, evaluation))
+    assert max(map(len, both.splitlines())) <= 100
+    assert f"{ends} 1.00–1.00" in both
+
+
+def grouped(structures: list[Atoms]) -> list[Frame]:
+    """The same frames, each a group of its own."""
+    return [replace(frame, group=str(k)) for k, frame in enumerate(frames(structures))]
 
 
 def test_comparison_gives_before_after_and_their_ratio() -> None:

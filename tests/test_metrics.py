@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.metrics import Errors, errors, forces_cosine, forces_slope
+from finetune.metrics import Errors, errors, forces_cosine, forces_slope, interval, paired
 from finetune.properties import Properties
+from finetune.references import Alignment
 
 SIZES = [2, 3, 4, 2]
 N_ATOMS = torch.tensor(SIZES)
@@ -25,8 +26,12 @@ def properties(seed: int) -> Properties:
     return Properties(draw(4), draw(11, 3), draw(4, 3, 3))
 
 
-def compare(predicted: Properties, labels: Properties, shift: bool = False) -> Errors:
-    return errors(predicted, labels, N_ATOMS, FAMILY, NUMBERS, shift)
+def compare(predicted: Properties, labels: Properties, shift: Alignment | None = None) -> Errors:
+    return errors(predicted, labels, N_ATOMS, FAMILY, NUMBERS, shift=shift)
+
+
+def alignment(shift: list[float]) -> Alignment:
+    return Alignment(np.array(shift), "other frames")
 
 
 def test_errors_of_all_frames_are_those_of_numpy_in_thousandths() -> None:
@@ -104,23 +109,114 @@ def test_a_predicted_force_of_zero_has_cosine_zero() -> None:
     assert forces_cosine(np.zeros((1, 3)), np.ones((1, 3))) == 0.0
 
 
-def test_energies_that_differ_by_one_energy_per_element_have_no_error_after_the_shift() -> None:
+def test_an_alignment_is_added_to_the_predicted_energies() -> None:
     t = properties(2)
-    zero = {3: 1.3, 15: -7.0, 16: 250.0}
-    per_atom = torch.tensor([zero[int(z)] for z in NUMBERS], dtype=torch.float64)
-    offset = torch.stack([part.sum() for part in per_atom.split(SIZES)])
-    p = Properties(t.energy + offset, t.forces, t.stress)
-    assert compare(p, t, shift=True).all["energy_mae"] == pytest.approx(0.0, abs=1e-9)
-    assert compare(p, t, shift=True).energy_shifted
+    offset = [1.3, -7.0, 250.0, 0.1]
+    p = Properties(t.energy - torch.tensor(offset, dtype=torch.float64), t.forces, t.stress)
+    assert compare(p, t, alignment(offset)).all["energy_mae"] == pytest.approx(0.0, abs=1e-9)
+    assert compare(p, t, alignment(offset)).energy_shifted
+    assert "other frames" in compare(p, t, alignment(offset)).alignment
     unshifted = compare(p, t)
-    assert unshifted.all["energy_mae"] == pytest.approx(1e3 * (offset / N_ATOMS).abs().mean().item())
+    assert unshifted.all["energy_mae"] == pytest.approx(1e3 * np.mean(np.abs(offset) / np.array(SIZES)))
     assert not unshifted.energy_shifted
+
+
+def test_a_frame_without_alignment_does_not_count_in_energies() -> None:
+    p, t = properties(1), properties(2)
+    row = compare(p, t, alignment([0.0, np.nan, 0.0, 0.0])).all
+    error = ((p.energy - t.energy) / N_ATOMS).numpy()[[0, 2, 3]]
+    assert row["energy_mae"] == pytest.approx(1e3 * np.abs(error).mean())
+    assert row["forces_mae"] == compare(p, t).all["forces_mae"]
+
+
+def forces_only(errors_: np.ndarray) -> tuple[Properties, Properties, Tensor, Tensor]:
+    """Frames of two atoms, all of whose force components have the given error."""
+    n = len(errors_)
+    forces = torch.from_numpy(np.repeat(errors_, 6).reshape(2 * n, 3))
+    known = Properties(torch.full((n,), torch.nan), torch.zeros(2 * n, 3), torch.full((n, 3, 3), torch.nan))
+    predicted = Properties(torch.zeros(n), forces, torch.zeros(n, 3, 3))
+    return predicted, known, torch.full((n,), 2), torch.full((2 * n,), 3)
+
+
+@pytest.mark.parametrize("groups", [3, 6, 16])
+def test_intervals_cover_the_true_error_in_about_95_of_100_data_sets(groups: int) -> None:
+    """Each group has an error scale of its own, so its frames are no independent witnesses."""
+    rng = np.random.default_rng(groups)
+    covered, trials, frames = 0, 300, 4
+    truth = np.exp(0.4**2 / 2) * np.sqrt(2 / np.pi)  # E|scale * normal|
+    for _ in range(trials):
+        scale = np.exp(0.4 * rng.normal(size=groups))
+        low, high = interval(np.abs(scale[:, None] * rng.normal(size=(groups, frames))).mean(axis=1), positive=True)
+        covered += low <= truth <= high
+    assert 0.89 < covered / trials < 0.99
+
+
+def test_intervals_take_groups_and_not_frames_as_witnesses() -> None:
+    rng = np.random.default_rng(0)
+    error = np.repeat(np.exp(rng.normal(size=8)), 50)
+    p, t, n, z = forces_only(error)
+    by_group = errors(p, t, n, ["all"] * 400, z, np.repeat(np.arange(8), 50).astype(str).tolist()).all
+    by_frame = errors(p, t, n, ["all"] * 400, z, np.arange(400).astype(str).tolist()).all
+    width = [row["forces_mae_high"] - row["forces_mae_low"] for row in (by_group, by_frame)]
+    assert width[0] > 4 * width[1]
+    assert (by_group["groups"], by_frame["groups"]) == (8, 400)
+
+
+def test_two_groups_have_no_interval() -> None:
+    result = errors(properties(1), properties(2), N_ATOMS, FAMILY, NUMBERS, ["a", "a", "b", "b"])
+    assert result.all["groups"] == 2
+    assert "forces_mae_low" not in result.all
+
+
+def test_a_group_of_two_families_is_one_witness() -> None:
+    result = errors(properties(1), properties(2), N_ATOMS, FAMILY, NUMBERS, ["a", "a", "b", "c"])
+    assert result.all["groups"] == 3
+    assert result.family["crystal"]["groups"] == 2
+    assert {(one.family, one.group) for one in result.by_group} == {
+        ("crystal", "a"),
+        ("melt", "a"),
+        ("crystal", "b"),
+        ("melt", "c"),
+    }
+
+
+def test_paired_errors_share_their_groups() -> None:
+    """An error of 0.66 times the other in every group has a ratio without scatter, however the groups differ."""
+    rng = np.random.default_rng(0)
+    error = np.repeat(np.exp(rng.normal(size=8)), 3)
+    names = np.repeat(np.arange(8), 3).astype(str).tolist()
+    results = []
+    for factor in (1.0, 0.66):
+        p, t, n, z = forces_only(factor * error)
+        results.append(errors(p, t, n, ["all"] * 24, z, names))
+    same, less = paired(results[0], results[0], "forces_mae"), paired(*results, "forces_mae")
+    assert same.difference_interval == (0.0, 0.0)
+    assert not same.distinguishable
+    assert less.ratio_interval == pytest.approx((0.66, 0.66))
+    assert less.distinguishable
+    assert less.difference == pytest.approx(-0.34 * results[0].all["forces_mae"])
+    assert less.groups == 8
+
+
+def test_errors_come_back_from_their_json() -> None:
+    result = errors(properties(1), properties(2), N_ATOMS, FAMILY, NUMBERS, ["a", "b", "c", "c"])
+    back = Errors.from_json(json.loads(json.dumps(result.json())))
+    assert back.all == result.all
+    assert back.element == result.element
+    assert paired(back, result, "forces_rmse").difference_interval == (0.0, 0.0)
+
+
+def test_errors_of_an_older_version_come_back_without_groups() -> None:
+    content = {"all": {"forces_mae": 1.0}, "family": {}, "element": {}, "frames": 1, "energy_shifted": True}
+    back = Errors.from_json(content)
+    assert back.energy_shifted
+    assert np.isnan(paired(back, back, "forces_mae").difference_interval[0])
 
 
 def test_nothing_known_is_nan_and_null_in_json() -> None:
     t = properties(2)
     t.stress[:], t.energy[:], t.forces[NUMBERS == 15] = torch.nan, torch.nan, torch.nan
-    result = compare(properties(1), t, shift=True)
+    result = compare(properties(1), t)
     assert np.isnan(result.all["stress_mae"])
     assert np.isnan(result.element["P"]["forces_slope"])
     text = json.loads(json.dumps(result.json(), allow_nan=False))

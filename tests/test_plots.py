@@ -15,6 +15,7 @@ from finetune.errors import InputError
 from finetune.evaluation import Evaluation
 from finetune.metrics import errors, mae
 from finetune.properties import Properties
+from finetune.references import Alignment
 
 FORMULAS = ["Li2S", "Li3P", "Li7P3S11", "P4S10", "Li16", "Li3PS4"]
 FAMILIES = ["crystal", "crystal", "amorphous", "crystal", "interface", "amorphous"]
@@ -34,8 +35,9 @@ def evaluation(shift: bool = False, unknown_stress: bool = False) -> Evaluation:
     labels.forces[:3] = torch.nan
     predicted = Properties(labels.energy + 30.0, draw(sum(sizes), 3), 0.01 * draw(6, 3, 3))
     numbers = torch.cat([torch.from_numpy(frame.atoms.numbers) for frame in frames])
-    result = errors(predicted, labels, torch.tensor(sizes), FAMILIES, numbers, shift)
-    return Evaluation(frames, predicted, labels, result)
+    alignment = Alignment(np.full(6, -30.0), "other frames") if shift else None
+    result = errors(predicted, labels, torch.tensor(sizes), FAMILIES, numbers, shift=alignment)
+    return Evaluation(frames, predicted, labels, result, alignment)
 
 
 def size(path: Path) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from finetune.references import fit_references
+from finetune.references import align, align_by, fit_references
 
 LI, P, S = 3, 15, 16
 TRUE = {LI: -1.9, P: 0.4, S: 2.75}
@@ -120,3 +120,62 @@ def test_without_energies_the_references_are_zero_and_say_so(frames: list[str]) 
 
 def test_an_element_that_was_not_fitted_counts_nothing() -> None:
     assert fit_references(numbers("Li2"), [4.0]).of(np.array([LI, 79])) == pytest.approx(2.0)
+
+
+def test_alignment_takes_out_an_energy_zero_of_each_element_exactly() -> None:
+    frames = numbers(*FORMULAS)
+    aligned = align(frames, differences(frames), FORMULAS)
+    assert aligned.shift == pytest.approx(differences(frames))
+    assert aligned.by_frame == 0
+    assert "leave one group out" in aligned.message()
+
+
+def test_the_shift_of_a_group_does_not_depend_on_its_own_labels() -> None:
+    frames = numbers(*FORMULAS, "Li2S")
+    group = [*FORMULAS, "Li2S"]
+    d = differences(frames)
+    before = align(frames, d, group).shift
+    d[[1, 6]] += 3.0  # both frames of the group Li2S
+    after = align(frames, d, group).shift
+    assert after[[1, 6]] == pytest.approx(before[[1, 6]])
+    assert not np.allclose(after, before)
+
+
+def test_a_shift_fitted_to_other_frames_does_not_flatter() -> None:
+    """Of noise sigma on N compositions a fit with p elements leaves sigma² (1 - p/N), held out at least sigma²."""
+    rng = np.random.default_rng(0)
+    frames = [np.repeat([LI, P, S], rng.integers(1, 9, 3)) for _ in range(8)]
+    n = np.array([len(frame) for frame in frames])
+    held_out, own = [], []
+    for _ in range(400):
+        noise = rng.normal(size=8) * n  # 1 eV/atom
+        held_out.append((noise - align(frames, noise, list("abcdefgh")).shift) / n)
+        fitted = fit_references(frames, noise)
+        own.append((noise - [fitted.of(frame) for frame in frames]) / n)
+    assert np.mean(np.square(own)) == pytest.approx(1 - 3 / 8, abs=0.05)
+    assert np.mean(np.square(held_out)) > 1.0
+
+
+def test_a_composition_that_other_groups_do_not_determine_is_aligned_within_its_group_or_not_at_all() -> None:
+    frames = numbers("Li2", "Li4", "Li2S", "Li4S2", "P4")
+    aligned = align(frames, differences(frames), ["Li", "Li", "Li2S", "Li2S", "P"])
+    assert aligned.by_frame == 4  # Li alone leaves S open, and Li2S alone leaves Li open
+    assert aligned.shift[:4] == pytest.approx(differences(frames)[:4])
+    assert np.isnan(aligned.shift[4])  # nothing else has P
+    assert "1 of 5 frames" in aligned.message()
+
+
+def test_frames_without_energy_are_aligned_but_not_learned_from() -> None:
+    frames = numbers(*FORMULAS)
+    d = differences(frames)
+    d[3] = np.nan
+    assert align(frames, d, FORMULAS).shift == pytest.approx(differences(frames))
+
+
+def test_references_of_other_frames_align_the_compositions_that_they_determine() -> None:
+    fitted = fit_references(numbers("Li3P", "Li6P2S"), differences(numbers("Li3P", "Li6P2S")))
+    frames = numbers("Li3PS4", "Li2S", "Au")
+    aligned = align_by(fitted, frames, "2 frames of train.extxyz")
+    assert aligned.shift[0] == pytest.approx(differences(frames[:1])[0])
+    assert np.isnan(aligned.shift[1:]).all()
+    assert "train.extxyz" in aligned.message()

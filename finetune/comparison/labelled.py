@@ -22,7 +22,7 @@ from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.metrics import UNITS, Row, errors, force_errors
 from finetune.properties import Properties, concatenate
-from finetune.references import fit_references
+from finetune.references import Alignment, align, align_by, fit_references
 
 WORDS = {
     "energy_mae": "energy MAE",
@@ -40,12 +40,13 @@ MANY = 3000  # points of a parity plot, beyond which a random part is drawn
 class Errors(Observable):
     """Errors of energy, forces and stress on labelled frames.
 
-    Energies of a model whose reference energies were fitted to DFT's count as they come. Those of any other have their
-    own zero, so they are compared after the least-squares shift per element that fits these frames best. What they are
-    the other way is told too.
+    Energies of a model whose reference energies were fitted to DFT are compared as predicted. Any other model has its
+    own energy zero, so its energies are compared after a shift per element that is fitted to other frames: those of
+    `references`, or else those of the other groups (leave one group out). The errors the other way are shown too.
 
     Attributes:
         files: labelled structures: files, folders, glob patterns.
+        references: labelled structures that energy shifts are fitted to, such as the training frames.
         force_edges: sizes of the reference force, eV/Å, between which its error is told by size.
         metal: element of the metal, empty where there is no interface; an atom of it without other elements within
             `bond` belongs to the metal's side.
@@ -56,11 +57,12 @@ class Errors(Observable):
 
     heading: ClassVar[str] = "Errors on labelled frames"
     about: ClassVar[str] = (
-        "Against DFT. Energies of fine-tuned models count as they come, those of others after a shift per element that "
-        "is fitted to these very frames. Slope of predicted against DFT forces below 1: too soft a potential."
+        "Against DFT, with 95 % intervals from a bootstrap over the groups of frames. Energies of fine-tuned models "
+        "are compared as predicted, those of others after a shift per element that is fitted to other frames. Slope of "
+        "predicted against DFT forces below 1: too soft a potential."
     )
     points: ClassVar[bool] = True
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     usual: ClassVar[Mapping[str, Tolerance]] = {
         "energy MAE": Tolerance(3.0, target=0.0),
         "forces MAE": Tolerance(10.0, target=0.0),
@@ -69,6 +71,7 @@ class Errors(Observable):
     }
 
     files: Sequence[str]
+    references: Sequence[str] = ()
     force_edges: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 5.0)
     metal: str = ""
     bond: float = 3.2
@@ -85,11 +88,26 @@ class Errors(Observable):
         chosen, predicted = [frame for frame, _ in pairs], concatenate([point for _, point in pairs])
         labels = concatenate([frame.labels for frame in chosen])
         aligned = isinstance(calculator, Recorded) or _aligned(calculator)
-        figures = _by_family_and_element(chosen, predicted, labels, aligned)
-        figures += self._by_size(predicted, labels) + self._by_distance(chosen, predicted, labels)
+        shift = self._shift(chosen, predicted, labels, calculator)
+        figures = _by_family_and_element(chosen, predicted, labels, shift, aligned)
+        figures += self._by_size(chosen, predicted, labels) + self._by_distance(chosen, predicted, labels)
         spread, curves = self._spread(predicted, labels)
-        curves = [*self._parity(chosen, predicted, labels, aligned), *curves]
-        return Measured(figures + spread, curves, _notes(chosen, aligned))
+        curves = [*self._parity(chosen, predicted, labels, None if aligned else shift), *curves]
+        return Measured(figures + spread, curves, _notes(chosen, None if aligned else shift))
+
+    def _shift(
+        self, frames: Sequence[Frame], predicted: Properties, labels: Properties, calculator: BaseCalculator
+    ) -> Alignment:
+        """Energy shifts of the frames, fitted to other frames."""
+        numbers = [frame.atoms.numbers for frame in frames]
+        if not self.references or isinstance(calculator, Recorded):
+            return align(numbers, (labels.energy - predicted.energy).numpy(), [frame.group for frame in frames])
+        others = read(list(self.references))
+        points = single_points([frame.atoms for frame in others], calculator)
+        pairs = [(frame, point) for frame, point in zip(others, points, strict=True) if point is not None]
+        difference = [float(frame.labels.energy[0] - point.energy[0]) for frame, point in pairs]
+        fitted = fit_references([frame.atoms.numbers for frame, _ in pairs], difference)
+        return align_by(fitted, numbers, f"{fitted.frames} frames of {', '.join(self.references)}")
 
     def _spread(self, predicted: Properties, labels: Properties) -> tuple[list[Figure], list[Curve]]:
         """How far the disagreement of a committee tells its error; nothing for what is no committee."""
@@ -108,17 +126,19 @@ class Errors(Observable):
         rank = float(spearmanr(spread, error).statistic)
         return [Figure("", "rank correlation of spread and error", rank)], [curve]
 
-    def _by_size(self, predicted: Properties, labels: Properties) -> list[Figure]:
+    def _by_size(self, frames: Sequence[Frame], predicted: Properties, labels: Properties) -> list[Figure]:
         """Errors of forces by the size of the reference."""
         size = labels.forces.norm(dim=1).numpy()
-        return _binned("|F|", "eV/Å", self.force_edges, size, predicted, labels)
+        return _binned("|F|", "eV/Å", self.force_edges, size, frames, predicted, labels)
 
     def _by_distance(self, frames: Sequence[Frame], predicted: Properties, labels: Properties) -> list[Figure]:
         """Errors of forces by the distance from the other side of the interface."""
         distance = np.concatenate([from_interface(frame.atoms, self.metal, self.bond) for frame in frames])
-        return _binned("from the interface", "Å", self.distance_edges, distance, predicted, labels)
+        return _binned("from the interface", "Å", self.distance_edges, distance, frames, predicted, labels)
 
-    def _parity(self, frames: Sequence[Frame], predicted: Properties, labels: Properties, aligned: bool) -> list[Curve]:
+    def _parity(
+        self, frames: Sequence[Frame], predicted: Properties, labels: Properties, shift: Alignment | None
+    ) -> list[Curve]:
         """Predicted against reference forces and energies, these after a shift where the model has its own zero."""
         rng = np.random.default_rng(self.seed)
         x, y = labels.forces.numpy().ravel(), predicted.forces.numpy().ravel()
@@ -126,9 +146,8 @@ class Errors(Observable):
         numbers, sizes = [frame.atoms.numbers for frame in frames], np.array([len(frame.atoms) for frame in frames])
         energy, ours = labels.energy.numpy(), predicted.energy.numpy()
         common = fit_references(numbers, energy)
-        shift = fit_references(numbers, energy - ours)
         zero = np.array([common.of(z) for z in numbers])
-        ours = ours if aligned else ours + np.array([shift.of(z) for z in numbers])
+        ours = ours if shift is None else ours + shift.shift
         return [
             Curve(
                 *("Forces", x[some].tolist(), y[some].tolist(), "DFT, eV/Å", "predicted, eV/Å"),
@@ -165,26 +184,23 @@ def _aligned(calculator: BaseCalculator) -> bool:
     return isinstance(calculator, PotentialCalculator) and calculator.potential.shifted
 
 
-def _notes(frames: Sequence[Frame], aligned: bool) -> list[str]:
-    """How many frames there are, and what their energies are compared after."""
+def _notes(frames: Sequence[Frame], shift: Alignment | None) -> list[str]:
+    """Number of frames, and how their energies are compared."""
     atoms = sum(len(frame.atoms) for frame in frames)
-    told = f"{len(frames)} frames, {atoms:,} atoms; at most {MANY:,} components of forces are drawn"
-    if aligned:
-        return [told, "energies as they come: they are meant to be DFT's"]
-    rank = fit_references([frame.atoms.numbers for frame in frames], np.zeros(len(frames))).rank
-    text = f"energies after a shift of {rank} numbers, one per element, fitted to these {len(frames)} frames"
-    return [told, text + (": nothing is left to judge" if len(frames) <= rank else " themselves")]
+    groups = len({frame.group for frame in frames})
+    count = f"{len(frames)} frames in {groups} groups, {atoms:,} atoms; at most {MANY:,} components of forces are drawn"
+    return [count, "energies as predicted, on the zero of DFT" if shift is None else shift.message()]
 
 
 def _by_family_and_element(
-    frames: Sequence[Frame], predicted: Properties, labels: Properties, aligned: bool
+    frames: Sequence[Frame], predicted: Properties, labels: Properties, shift: Alignment, aligned: bool
 ) -> list[Figure]:
     """Figures of all frames, per family and per element."""
     sizes = torch.tensor([len(frame.atoms) for frame in frames])
     numbers = torch.from_numpy(np.concatenate([frame.atoms.numbers for frame in frames]))
-    families = [frame.family for frame in frames]
-    found = errors(predicted, labels, sizes, families, numbers, shift=not aligned)
-    other = errors(predicted, labels, sizes, families, numbers, shift=aligned)
+    families, groups = [frame.family for frame in frames], [frame.group for frame in frames]
+    found = errors(predicted, labels, sizes, families, numbers, groups, None if aligned else shift)
+    other = errors(predicted, labels, sizes, families, numbers, groups, shift if aligned else None)
     known = errors(labels, labels, sizes, families, numbers)
     figures = _figures("", found.all, known.all)
     words = "energy MAE after a shift" if aligned else "energy MAE without a shift"
@@ -199,21 +215,36 @@ def _by_family_and_element(
 def _figures(subject: str, row: Row, known: Row) -> list[Figure]:
     """Errors of what labels are known for, as those of the labels themselves tell; NaN where a prediction is none."""
     return [
-        Figure(subject, words, float(row[key]), "" if UNITS[key] == "1" else UNITS[key])
+        Figure(subject, words, float(row[key]), "" if UNITS[key] == "1" else UNITS[key], *_ends(row, key))
         for key, words in WORDS.items()
         if key in known and np.isfinite(known[key])
     ]
 
 
+def _ends(row: Row, key: str) -> tuple[float | None, float | None]:
+    """Ends of the interval of an error, None where there are too few groups for one."""
+    low, high = (row.get(f"{key}_{end}", np.nan) for end in ("low", "high"))
+    return (float(low), float(high)) if np.isfinite(low) and np.isfinite(high) else (None, None)
+
+
 def _binned(
-    what: str, unit: str, edges: Sequence[float], values: np.ndarray, predicted: Properties, labels: Properties
+    name: str,
+    unit: str,
+    edges: Sequence[float],
+    values: np.ndarray,
+    frames: Sequence[Frame],
+    predicted: Properties,
+    labels: Properties,
 ) -> list[Figure]:
-    """MAE of the forces of atoms between edges; told, not judged: the parts add up to what is judged."""
+    """MAE of the forces of atoms whose value lies between edges; shown without a verdict, as parts of the whole."""
+    group = np.repeat([frame.group for frame in frames], [len(frame.atoms) for frame in frames])
     figures = []
     for low, high in zip(edges, [*edges[1:], np.inf], strict=True):
         chosen = (values >= low) & (values < high)
         if chosen.any():
-            row = force_errors(predicted.forces.numpy()[chosen], labels.forces.numpy()[chosen])
-            name = f"{what} {low:g} to {high:g} {unit}" if np.isfinite(high) else f"{what} above {low:g} {unit}"
-            figures.append(Figure(f"{name}, {chosen.sum()} atoms", "forces MAE of a part", row["forces_mae"], "meV/Å"))
+            row = force_errors(predicted.forces.numpy()[chosen], labels.forces.numpy()[chosen], group[chosen])
+            span = f"{low:g} to {high:g} {unit}" if np.isfinite(high) else f"above {low:g} {unit}"
+            subject = f"{name} {span}, {chosen.sum()} atoms"
+            ends = _ends(row, "forces_mae")
+            figures.append(Figure(subject, "forces MAE of a part", row["forces_mae"], "meV/Å", *ends))
     return figures

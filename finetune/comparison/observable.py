@@ -23,7 +23,7 @@ from finetune.data.reading import expand, read
 from finetune.errors import InputError
 from finetune.properties import Properties
 
-FILES = ("file", "files", "structures", "trajectory")  # settings that name files
+FILES = ("file", "files", "references", "structures", "trajectory")  # settings that name files
 FRAMES = (".extxyz", ".xyz", ".db", ".traj")  # files whose frames say what they are
 JUDGEMENT = ("title", "tolerances", "only", "limit_s")  # settings that change no figure
 

@@ -23,7 +23,7 @@ from finetune import models, plots
 from finetune.data.frames import Frame
 from finetune.evaluation import Evaluation, compare_table, evaluate
 from finetune.files import write_text
-from finetune.metrics import Errors, Row
+from finetune.metrics import Errors
 from finetune.potential import Potential
 
 PARTS = {"valid": "validation frames (they chose the epoch)", "test": "test frames (held-out groups)"}
@@ -153,7 +153,7 @@ class RunDirectory(Callback):
         for name, result in after.items():
             title = PARTS[name] if pl_module.solve is None else PARTS[name].replace("the epoch", "ridge and epoch")
             console.print(f"\n[bold]{title}[/bold]")
-            console.print(compare_table(errors_from(before[name]), result))
+            console.print(compare_table(Errors.from_json(before[name]), result))
         console.print(f"\nrun directory, and a model name like any other: {self.directory}")
         console.print("  best.ckpt last.ckpt   weights       config.yaml provenance.json   how it was made")
         console.print("  parity-*.png curves.png   plots     metrics.csv before.json after.json summary.md   figures")
@@ -203,17 +203,6 @@ def write_fitted(directory: Path, train: Sequence[Frame], valid: Sequence[Frame]
     parts = {"train": train, "valid": valid}
     hashes = {part: [frame.structure_hash[:HASH] for frame in frames] for part, frames in parts.items()}
     write_text(directory / FITTED, json.dumps(hashes) + "\n")
-
-
-def errors_from(content: dict[str, Any]) -> Errors:
-    """Errors read back from their JSON, NaN where it says null."""
-
-    def row(values: dict[str, Any]) -> Row:
-        return {name: math.nan if value is None else value for name, value in values.items()}
-
-    family = {name: row(values) for name, values in content["family"].items()}
-    element = {name: row(values) for name, values in content["element"].items()}
-    return Errors(row(content["all"]), family, element, content["frames"], content["energy_shifted"])
 
 
 def versions() -> dict[str, str]:
