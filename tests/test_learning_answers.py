@@ -37,6 +37,8 @@ from finetune.learning.refitting import Job
 from finetune.learning.report import page, verdict
 from finetune.learning.stopping import Summary
 from finetune.learning.subcells import Cutter
+from finetune.metrics import errors
+from finetune.properties import Properties
 from finetune.sampling import Interstitials, Sampler
 
 from .campaigns import ACE_SETTINGS, campaign, labelled, learn, write_files
@@ -387,7 +389,7 @@ def test_the_report_does_not_compare_arms_of_unequal_size(files: dict[str, str],
     assert any("1 spare frames for the control" in line for line in told)
     text = page(learning, 1)
     assert "1 generations are not compared, since an arm has fewer labels there" in text
-    assert "ahead of chance" not in text
+    assert "below that of random selection" not in text
     assert learning.history(1, control=True)[-1].cost_h == 0.0
 
 
@@ -396,17 +398,38 @@ def test_the_verdict_counts_generations_and_asks_the_test_frames() -> None:
         return [Summary(k, k * labels, 0.0, float(error)) for k, error in enumerate(rmse)]
 
     history = {"selected": arm(300, 200, 150, 140), "random control": arm(300, 210, 140, 150)}
-    tested = {name: [{"test": {"all": {"forces_mae": mae}}}] for name, mae in zip(history, (176.1, 174.7), strict=True)}
-    text = verdict(history, tested)
-    assert "ahead of chance in 2 of 3 generations." in text
-    assert "176.1 meV/Å, not below chance" in text
-    tested["selected"], tested["random control"] = tested["random control"], tested["selected"]
-    assert "174.7 meV/Å, below chance" in verdict(history, tested)
+
+    def tested(scale: float, scatter: float = 0.0) -> list[dict[str, Any]]:
+        """Errors of six frames of six groups, proportional to `scale` but for a scatter."""
+        rng = np.random.default_rng(round(1e3 * scale))
+        size = scale * np.linspace(0.5, 1.5, 6) * (1 + scatter * rng.normal(size=6))
+        forces = torch.from_numpy(np.repeat(size, 3).reshape(6, 3))
+        zero, three = torch.zeros(6), torch.zeros(6, 3, 3)
+        pair = Properties(zero, forces, three), Properties(zero, torch.zeros(6, 3), three)
+        found = errors(*pair, torch.ones(6), ["all"] * 6, torch.full((6,), 3), list("abcdef"))
+        return [{"test": found.json()}]
+
+    text = verdict(history, {"selected": tested(0.14), "random control": tested(0.175)})
+    assert "below that of random selection in 2 of 3 generations." in text
+    assert "140.0 meV/Å, 175.0 with random selection: difference -35.0" in text
+    assert "over 6 groups, better than random selection" in text
+    text = verdict(history, {"selected": tested(0.175), "random control": tested(0.14)})
+    assert "difference +35.0" in text
+    assert "worse than random selection" in text
+    text = verdict(history, {"selected": tested(0.174, 0.3), "random control": tested(0.175, 0.3)})
+    assert "not distinguishable" in text
     history["random control"] = arm(300, 210, 140, 150, labels=17)
     text = verdict(history, {name: [{}] for name in history})
     assert "3 generations are not compared" in text
-    assert "ahead" not in text
+    assert "below that" not in text
     assert "test frames" not in text
+
+
+def test_the_verdict_of_an_older_campaign_has_no_interval() -> None:
+    history = {name: [Summary(k, 20 * k, 0.0, 100.0) for k in range(2)] for name in ("selected", "random control")}
+    row = {"all": {"forces_mae": 176.1}, "family": {}, "element": {}, "frames": 46, "energy_shifted": False}
+    text = verdict(history, {name: [{"test": row}] for name in history})
+    assert "176.1 meV/Å, 176.1 with random selection; no interval over groups" in text
 
 
 def test_a_campaign_is_a_model_its_last_finished_committee(files: dict[str, str], tmp_path: Path) -> None:

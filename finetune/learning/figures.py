@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from finetune.learning.stopping import Summary
 from finetune.plots import COLOURS, GREY, bare
 
+ENDS = ("low", "high")  # of the interval of an error
 DECADE = 10.0  # errors that span more are shown on a logarithmic axis
 ACTIVE, CONTROL, LABELLED = COLOURS[0], COLOURS[1], COLOURS[2]
 
@@ -25,6 +26,8 @@ def learning_curves(
     arms: Mapping[str, Sequence[Summary]], errors: Mapping[str, Sequence[Mapping[str, Any]]], start: int
 ) -> str:
     """Errors of forces and energy on the validation frames (and dashed on the test frames) against labels, per arm.
+
+    Bands are 95 % intervals over groups of frames, where there are any.
 
     Args:
         arms: summaries of the generations, by name of the arm.
@@ -43,6 +46,9 @@ def learning_curves(
                     shown += values
                     text = name if part == "valid" else f"{name}, test frames"
                     axes.plot(labels, values, line, marker="o", markersize=4, color=COLOURS[k], label=text)
+                    ends = [[content[part]["all"].get(f"{key}_{end}") for content in errors[name]] for end in ENDS]
+                    if all(end is not None for row in ends for end in row):
+                        axes.fill_between(labels, ends[0], ends[1], color=COLOURS[k], alpha=0.12, linewidth=0)
         axes.set(xlabel="labelled frames", ylabel=label)
         if min(shown) > 0 and max(shown) > DECADE * min(shown):
             axes.set_yscale("log")

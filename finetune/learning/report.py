@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from finetune.learning.describing import SCORES
 from finetune.learning.files import read_frames
 from finetune.learning.generation import explored
 from finetune.learning.harvesting import records
+from finetune.metrics import Errors, paired
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1060px; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -31,7 +33,8 @@ NOTE = (
     "<p>Uncertain time: share of the time of dynamics in which an atom was beyond the select threshold, with what a "
     "stop has cut off. Computing: of an arm's labels, failed ones too; frames that had labels before cost nothing. "
     "Errors are those of the validation frames unless they say test; the rank correlation is that of the committee's "
-    "spread with the true errors of forces, over the atoms of all elements.</p>"
+    "spread with the true errors of forces, over the atoms of all elements. In brackets: 95 % interval from a "
+    "bootstrap over the groups of the frames, where there are three or more.</p>"
 )
 ENDS = {None: "to the end", "Unknown": "stop threshold of the uncertainty"}  # of runs, where the guard's name says less
 SLACK = 0.1  # share of the labels by which two arms may differ and be compared
@@ -95,25 +98,52 @@ def _errors(learning: Learning, n: int, control: bool) -> dict[str, Any]:
 
 
 def verdict(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The comparison with the control in a sentence."""
+    """Return the comparison with the random control in a paragraph."""
     last = history["selected"][-1]
-    text = f"Forces RMSE {last.forces_rmse:.0f} meV/Å on the validation frames after {last.labels} new labels"
+    valid = errors["selected"][-1].get("valid", {}).get("all", {})
+    text = (
+        f"Forces RMSE {last.forces_rmse:.0f}{_between(valid, 'forces_rmse')} meV/Å on the validation frames after "
+        f"{last.labels} new labels"
+    )
     if "random control" in history and last.generation:
         other = history["random control"][-1]
-        text += f"; {other.forces_rmse:.0f} meV/Å with {other.labels} labels chosen at random"
+        text += f"; {other.forces_rmse:.0f} meV/Å with {other.labels} labels selected at random"
         pairs = list(zip(history["selected"][1:], history["random control"][1:], strict=True))
         fair = [(one, two) for one, two in pairs if abs(one.labels - two.labels) <= SLACK * one.labels]
         if fair:
             ahead = sum(one.forces_rmse < two.forces_rmse for one, two in fair)
-            text += f". There selection is ahead of chance in {ahead} of {len(fair)} generations"
+            text += f". Its error there is below that of random selection in {ahead} of {len(fair)} generations"
         if len(fair) < len(pairs):
             text += f". {len(pairs) - len(fair)} generations are not compared, since an arm has fewer labels there"
-        if tested := [content[-1]["test"]["all"]["forces_mae"] for content in errors.values() if "test" in content[-1]]:
-            own, chance = tested
-            word = "below" if own < chance else "not below"
-            text += f". On the test frames the mean error of forces is {own:.1f} meV/Å, {word} chance's {chance:.1f}"
-        text += ". One campaign has no error bar"
+        tests = [content[-1]["test"] for content in errors.values() if "test" in content[-1]]
+        if len(tests) > 1:
+            text += f". {_on_test_frames(tests[0], tests[1])}"
+        text += (
+            ". Intervals are 95 % and come from the groups of frames: they leave out the scatter of the campaign "
+            "itself, which only more campaigns would show"
+        )
     return f"<p>{html.escape(text)}.</p>"
+
+
+def _on_test_frames(selected: Mapping[str, Any], control: Mapping[str, Any]) -> str:
+    """The difference of both arms on the test frames, with its interval, in a sentence."""
+    found = paired(Errors.from_json(control), Errors.from_json(selected), "forces_mae")
+    own, other = (part["all"]["forces_mae"] for part in (selected, control))
+    start = f"On the test frames the forces MAE is {own:.1f} meV/Å, {other:.1f} with random selection"
+    low, high = found.difference_interval
+    if not math.isfinite(low):
+        reason = "these files are of a version without sums per group" if not found.groups else "there are fewer than 3"
+        return f"{start}; no interval over groups of frames, since {reason}"
+    difference = f"difference {found.difference:+.1f} ({low:+.1f} to {high:+.1f}) meV/Å over {found.groups} groups"
+    if not found.distinguishable:
+        return f"{start}: {difference}, not distinguishable"
+    return f"{start}: {difference}, {'better' if found.difference < 0 else 'worse'} than random selection"
+
+
+def _between(row: Mapping[str, Any], key: str) -> str:
+    """` (148 to 201)`; empty without an interval."""
+    low, high = (row.get(f"{key}_{end}") for end in ("low", "high"))
+    return "" if low is None or high is None else f" ({low:.0f} to {high:.0f})"
 
 
 def _generations(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -138,15 +168,20 @@ def _generations(history: Mapping[str, Sequence[Any]], errors: Mapping[str, Sequ
             share = None if one.uncertain is None else 100 * one.uncertain
             explored = [one.candidates, share] if name == "selected" else [None, None]  # the control explores nothing
             row = [name, one.generation, one.labels, one.refused, *explored, one.cost_h]
-            row += [valid["all"][key] for key in ("forces_rmse", "forces_mae", "energy_mae")]
+            row += [_cell(valid["all"], key) for key in ("forces_rmse", "forces_mae", "energy_mae")]
             test = content.get("test", {})
             row += [
                 valid.get("rank_correlation"),
-                *(test.get("all", {}).get(key) for key in ("forces_mae", "energy_mae")),
+                *(_cell(test.get("all", {}), key) for key in ("forces_mae", "energy_mae")),
                 test.get("rank_correlation"),
             ]
-            rows.append([*row, *(test.get("family", {}).get(family, {}).get("forces_mae") for family in families)])
+            rows.append([*row, *(_cell(test.get("family", {}).get(family, {}), "forces_mae") for family in families)])
     return table(header, rows) + NOTE
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str | None:
+    """An error with its interval."""
+    return None if row.get(key) is None else f"{_plain(float(row[key]))}{_between(row, key)}"
 
 
 def _selected(learning: Learning, n: int) -> str:
