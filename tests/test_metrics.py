@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.metrics import Errors, errors, forces_cosine, forces_slope, interval, paired
+from finetune.intervals import mean_interval
+from finetune.metrics import Errors, errors, forces_cosine, forces_slope, paired
 from finetune.properties import Properties
 from finetune.references import Alignment
 
@@ -146,7 +147,9 @@ def test_intervals_cover_the_true_error_in_about_95_of_100_data_sets(groups: int
     truth = np.exp(0.4**2 / 2) * np.sqrt(2 / np.pi)  # E|scale * normal|
     for _ in range(trials):
         scale = np.exp(0.4 * rng.normal(size=groups))
-        low, high = interval(np.abs(scale[:, None] * rng.normal(size=(groups, frames))).mean(axis=1), positive=True)
+        low, high = mean_interval(
+            np.abs(scale[:, None] * rng.normal(size=(groups, frames))).mean(axis=1), positive=True
+        )
         covered += low <= truth <= high
     assert 0.89 < covered / trials < 0.99
 
