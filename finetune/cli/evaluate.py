@@ -12,10 +12,12 @@ from finetune import models
 from finetune.calculators import known_device
 from finetune.cli.inputs import switched
 from finetune.data.checking import check, check_units
+from finetune.data.frames import isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.evaluation import evaluate as errors_of
 from finetune.files import write_text
+from finetune.provenance import overlap_message
 
 
 def run(arguments: list[str]) -> None:
@@ -52,6 +54,13 @@ def evaluate(
     potential = models.load(model, trusted=trusted).to(known_device(device))
     frames = read(file, keys)
     check(frames)
+    frames, alone = without_isolated(frames)
+    if alone:
+        print(isolated_message(alone, "the errors: their energies are those of free atoms"))
+    potential.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
+    known = overlap_message(potential.training_data, [frame.structure_hash for frame in frames])
+    if known:
+        print(f"{model}: {known}; errors on frames that it has not seen are larger")
     if units:
         check_units(frames)
     result = errors_of(potential, frames, shift=not potential.shifted, batch_edges=batch_edges)

@@ -21,7 +21,7 @@ from finetune.data.caching import QUIET_S
 from finetune.errors import InputError, unknown
 from finetune.files import locked
 from finetune.labelling.executors import withdraw
-from finetune.training.run import HASH
+from finetune.provenance import TrainingData, overlap_message, unseen_message
 
 LONGEST_S = 1e6  # a time limit that can be waited for
 
@@ -123,21 +123,27 @@ def compare(
     }
     provenance = {name: maker.provenance() for name, maker in columns.items()}
     fitted = {name: hashes for name, maker in columns.items() if (hashes := maker.fitted_to())}
-    warnings = {(row, name): text for row in rows if fitted for name, text in _known(rows[row], fitted).items()}
+    warnings = _warnings(rows, columns, fitted)
     with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
         results = _run(cells, executor, progress) if computed else _kept(cells)
     return Comparison(columns, rows, results, reference, provenance, warnings)
 
 
-def _known(observable: Observable, fitted: Mapping[str, Mapping[str, set[str]]]) -> dict[str, str]:
-    """Columns whose models were fitted to frames that an observable judges by, and to how many."""
-    judged = {frame.structure_hash[:HASH] for frame in observable.learnable()}
-    words = {"train": "trained on", "valid": "validated on"}
-    found: dict[str, str] = {}
-    for name, parts in fitted.items():
-        counts = {part: len(judged & hashes) for part, hashes in parts.items()}
-        texts = [f"{words[part]} {count} of these {len(judged)} frames" for part, count in counts.items() if count]
-        found |= {name: ", ".join(texts)} if texts else {}
+def _warnings(
+    rows: Mapping[str, Observable], columns: Mapping[str, Column], fitted: Mapping[str, Mapping[str, set[str]]]
+) -> dict[tuple[str, str], str]:
+    """By row and column: frames of the row that the model was fitted to, and elements that its training set lacks."""
+    found: dict[tuple[str, str], str] = {}
+    parts = {
+        name: TrainingData(None, frozenset(known["train"]), frozenset(known["valid"])) for name, known in fitted.items()
+    }
+    for row, observable in rows.items():
+        hashes = [frame.structure_hash for frame in observable.learnable()] if fitted else []
+        numbers = observable.numbers()
+        for name, maker in columns.items():
+            strange = maker.unseen(numbers) if numbers else set()
+            texts = [overlap_message(parts.get(name), hashes), unseen_message(strange) if strange else ""]
+            found |= {(row, name): "; ".join(filter(None, texts))} if any(texts) else {}
     return found
 
 

@@ -18,7 +18,7 @@ from finetune.calculators import PotentialCalculator
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, single_points
 from finetune.comparison.recorded import Recorded
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, isolated_message, without_isolated
 from finetune.data.reading import read
 from finetune.metrics import UNITS, Row, errors, force_errors
 from finetune.properties import Properties, concatenate
@@ -77,7 +77,7 @@ class Errors(Observable):
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Errors over all frames, and of their parts."""
-        frames = read(list(self.files))
+        frames, alone = without_isolated(read(list(self.files)))
         said = single_points([frame.atoms for frame in frames], calculator)
         pairs = [(frame, point) for frame, point in zip(frames, said, strict=True) if point is not None]
         if not pairs:
@@ -89,7 +89,8 @@ class Errors(Observable):
         figures += self._by_size(predicted, labels) + self._by_distance(chosen, predicted, labels)
         spread, curves = self._spread(predicted, labels)
         curves = [*self._parity(chosen, predicted, labels, aligned), *curves]
-        return Measured(figures + spread, curves, _notes(chosen, aligned))
+        notes = _notes(chosen, aligned) + ([isolated_message(alone, "the errors")] if alone else [])
+        return Measured(figures + spread, curves, notes)
 
     def _spread(self, predicted: Properties, labels: Properties) -> tuple[list[Figure], list[Curve]]:
         """How far the disagreement of a committee tells its error; nothing for what is no committee."""
