@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from finetune.errors import InputError, unknown
+from finetune.progress import Progress
 
 COMMANDS = {
     "fit": ("finetune.cli.lightning:run", "fine-tune a potential on labelled structures"),
@@ -76,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise unknown("command", command, COMMANDS)
         module, _, function = COMMANDS[command][0].partition(":")
         run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-        return run(arguments) or 0
+        with Progress(command):
+            return run(arguments) or 0
     except InputError as error:
         return _tell(str(error))
     except KeyboardInterrupt:
