@@ -25,7 +25,7 @@ from finetune.progress import terminal
 from finetune.training.lines import EpochLines
 from finetune.training.module import FineTune
 from finetune.training.run import RunDirectory, WholeFiles, checkpoints
-from finetune.training.wandb_log import WandbRecord
+from finetune.training.wandb_log import WandbRecord, connect
 
 TRAINER = {
     "inference_mode": False,  # forces are gradients
@@ -152,7 +152,9 @@ class CLI(LightningCLI):
         callbacks = [*(given.get("callbacks") or []), *extra]
         plugins = [*(given.get("plugins") or []), WholeFiles()]
         shown = {} if bar else {"enable_progress_bar": False}
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs, **shown)
+        trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs, **shown)
+        connect(trainer.loggers)
+        return trainer
 
 
 class Talkative(CLI):

@@ -266,6 +266,26 @@ class FineTune(lightning.LightningModule):
             fitted = refit_references(self.potential, data)
             rank_zero_info(fitted.message())
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another model than the fit began with.
+
+        Raises:
+            InputError: the potential or the optimised parameters are others.
+        """
+        began, now = checkpoint.get("potential"), self.potential.config()
+        if began is not None and began != now:
+            raise InputError(
+                f"--ckpt_path: got a fit of {_described(began)}, expected {_described(now, began)}. Give the configs "
+                "that it began with, or start from it with --model.potential RUN and another --trainer.default_root_dir"
+            )
+        for state in checkpoint.get("optimizer_states", []):
+            before, groups = state["param_groups"], self.configure_optimizers().state_dict()["param_groups"]
+            if [(set(g), len(g["params"])) for g in before] != [(set(g), len(g["params"])) for g in groups]:
+                raise InputError(
+                    f"--ckpt_path: got the state of {_groups(before)}, expected {_groups(groups)}. Give the "
+                    "--model.optimizer and --model.groups that the fit began with"
+                )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the potential, so that a `.ckpt` is a model."""
         checkpoint["format"] = models.FORMAT
@@ -273,6 +293,29 @@ class FineTune(lightning.LightningModule):
         checkpoint["licence"] = self.potential.licence
         if self.potential.training_data is not None:
             checkpoint[models.TRAINING] = self.potential.training_data.plain()
+
+
+def _described(config: dict[str, Any], other: dict[str, Any] | None = None) -> str:
+    """Name of the potential that a config builds, innermost, with the settings that differ from another one."""
+    inner = _innermost(config)
+    name = str(inner["class_path"]).rpartition(".")[2]
+    if other is None or _innermost(other)["class_path"] != inner["class_path"]:
+        return name
+    mine, its = inner["init_args"], _innermost(other)["init_args"]
+    differing = sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key))
+    return f"{name} with another {', '.join(differing)}"
+
+
+def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Names of the parameter groups of an optimiser, and whether it is one of the Adam family."""
+    names = ", ".join(str(group.get("name", k)) for k, group in enumerate(groups))
+    return f"{'Adam' if 'betas' in groups[0] else 'another optimiser'} on {names}"
+
+
+def _innermost(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of the backbone within wrappers."""
+    inner = config["init_args"].get("potential")
+    return _innermost(inner) if isinstance(inner, dict) else config
 
 
 def refit_references(potential: Shifted, data: FrameData) -> References:
