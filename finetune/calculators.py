@@ -65,6 +65,7 @@ class PotentialCalculator(Calculator):
             raise InputError(f"the skin is {skin} Å; give 0 or more")
         self.potential = potential.eval()
         self.neighbours = SkinList(potential.cutoff, skin, place)
+        self.checked: set[int] = set()  # elements that have been looked up in the training set
 
     def calculate(
         self,
@@ -82,6 +83,10 @@ class PotentialCalculator(Calculator):
         if len(structure) == 0:
             raise InputError("there are no atoms to compute; give a structure with at least one")
         self.potential.check_elements(structure)
+        present = set(structure.numbers.tolist())
+        if not present <= self.checked:
+            self.checked |= present
+            self.potential.warn_unseen(present)
         predicted = self.potential(self.potential.completed(self.neighbours.graph(structure)))
         energy = float(predicted.energy[0])
         results: dict[str, Any] = {"energy": energy, "free_energy": energy}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.potential import Potential
 from finetune.properties import Properties
+from finetune.provenance import TrainingData, joined
 
 
 class Committee(Potential):
@@ -44,6 +45,21 @@ class Committee(Potential):
             word: tuple(start + name for start, member in named for name in member.groups.get(word, ()))
             for word in words
         }
+
+    @property
+    def training_data(self) -> TrainingData | None:
+        """Structures that any member was fitted to, and elements that all of them were."""
+        return joined([member.training_data for member in self._members()])
+
+    @training_data.setter
+    def training_data(self, value: TrainingData | None) -> None:
+        for member in self._members():
+            member.training_data = value
+
+    def unseen(self, numbers: Iterable[int]) -> set[int]:
+        """Elements that the training frames of at least one member do not contain."""
+        wanted = list(numbers)
+        return set[int]().union(*(member.unseen(wanted) for member in self._members()))
 
     def completed(self, graph: Graph) -> Graph:
         """The neighbours within the largest cutoff, and what differs for member k under names that begin with `k.`."""

@@ -12,15 +12,15 @@ from jaxtyping import Int
 from rich import box
 from rich.table import Table
 from torch import Tensor
-from tqdm import tqdm
 
 from finetune.data.batching import collate_batch, plan
-from finetune.data.caching import QUIET_S, build_graphs
+from finetune.data.caching import build_graphs
 from finetune.data.frames import Frame
 from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.metrics import Difference, Errors, Row, errors, paired
 from finetune.potential import Potential
+from finetune.progress import Progress
 from finetune.properties import PER_STRUCTURE, Properties, concatenate
 from finetune.references import Alignment, References, align, align_by, fit_references
 
@@ -97,8 +97,7 @@ def evaluate(
     potential.eval()
     parts: list[Properties] = []
     try:
-        hidden = None if progress else True  # None: shown on a terminal only
-        with tqdm(total=len(frames), desc="evaluate", unit="frame", delay=QUIET_S, disable=hidden) as bar:
+        with Progress("evaluate", len(frames), "frames", shown=progress) as bar:
             for start in range(0, len(frames), CHUNK):
                 chunk = frames[start : start + CHUNK]
                 known = build_graphs(potential, chunk) if graphs is None else graphs[start : start + CHUNK]
@@ -135,7 +134,7 @@ def fit_shift(potential: Potential, frames: Sequence[Frame], batch_edges: int = 
 
 
 def _predict(
-    potential: Potential, frames: Sequence[Frame], graphs: Sequence[Graph], batch_edges: int, bar: tqdm
+    potential: Potential, frames: Sequence[Frame], graphs: Sequence[Graph], batch_edges: int, bar: Progress
 ) -> list[Properties]:
     """Predictions for each frame, float64 on the CPU, in order of the frames whatever the batches are."""
     labels = [frame.labels for frame in frames]

@@ -2,7 +2,9 @@
 
 A checkpoint is a dict with `potential` (`class_path` and plain `init_args`, nested for a potential made of potentials)
 and `state_dict` (tensors). It is read with `weights_only=True`: nothing in it is executed. Lightning's `.ckpt` of a run
-has both beside the state of the optimiser, so it is a model as well.
+has both beside the state of the optimiser, so it is a model as well. The entry `training`, where the potential was
+fitted, lists the elements with their numbers of training frames and atoms, and the beginnings of the hashes of the
+training and validation structures (`finetune.provenance.TrainingData`).
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from finetune.committee import Committee
 from finetune.errors import InputError, unknown
 from finetune.files import whole
 from finetune.potential import Potential
+from finetune.provenance import TrainingData, of_directory
 
 FORMAT = "finetune-1"
+TRAINING = "training"  # entry of a checkpoint: what the potential was fitted to, see TrainingData.plain
 BEST, LAST = "best.ckpt", "last.ckpt"
 MEMBERS, GENERATIONS = "member-*.ckpt", "generation-*"  # what a campaign of active learning leaves
 MEASURED = "errors.json"  # the last file that a generation's fit writes
@@ -92,9 +96,10 @@ def save(potential: Potential, path: str | os.PathLike[str], **about: Any) -> No
 
 
 def packed(potential: Potential) -> dict[str, Any]:
-    """What rebuilds a potential: its config, its weights and its licence."""
+    """Config, weights, licence and training data of a potential, as plain data."""
     weights = {key: value.detach().cpu() for key, value in potential.state_dict().items()}
-    return {"potential": potential.config(), "state_dict": weights, "licence": potential.licence}
+    content = {"potential": potential.config(), "state_dict": weights, "licence": potential.licence}
+    return content if potential.training_data is None else {**content, TRAINING: potential.training_data.plain()}
 
 
 def write_whole(content: Any, path: Path) -> None:
@@ -146,10 +151,17 @@ def restore(content: dict[str, Any], path: Path) -> Potential:
         potential.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"the weights in {path} do not fit its own architecture: {error}") from error
+    potential.training_data = _training_data(content, path)
     potential.licence, potential.pretrained = content.get("licence", potential.licence), True
     if "no commercial" in potential.licence:
         warnings.warn(f"{path} was tuned from a model under the {potential.licence}; so is it", stacklevel=2)
     return potential.eval()
+
+
+def _training_data(content: dict[str, Any], path: Path) -> TrainingData | None:
+    """Training data of a checkpoint; of one without them what the run directory lists, None where there is no list."""
+    found = TrainingData.from_plain(content.get(TRAINING))
+    return of_directory(path.parent) if found is None and path.suffix == ".ckpt" else found
 
 
 def build(config: dict[str, Any]) -> Potential:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from finetune import graph as graphs
 from finetune.errors import InputError, unknown
 from finetune.graph import Graph
 from finetune.properties import Properties
+from finetune.provenance import TrainingData, unseen_message
 
 
 class Design(NamedTuple):
@@ -57,6 +59,8 @@ class Potential(nn.Module, ABC):
         cutoff: radius in Å beyond which atoms do not see each other in one message.
         elements: atomic numbers that the potential knows.
         licence: licence of the weights, SPDX id or a plain word.
+        training_data: elements and structures that the weights were fitted to; None where not known.
+        trained_elements: atomic numbers in the training set of a foundation model; None where not known.
         pretrained: the weights come from training, so predictions mean something before fine-tuning.
         groups: parameter groups by name (embedding, interactions, readouts, ...): prefixes of parameter names.
         idle: prefixes of parameters that nothing depends on.
@@ -73,6 +77,8 @@ class Potential(nn.Module, ABC):
     elements: frozenset[int]
     licence: str = "unknown"
     pretrained: bool = False
+    training_data: TrainingData | None = None
+    trained_elements: frozenset[int] | None = None
     linear: bool = True
     shifted: bool = False
     groups: Mapping[str, tuple[str, ...]] = {}
@@ -203,6 +209,27 @@ class Potential(nn.Module, ABC):
                 f"{self.kind} does not know {', '.join(chemical_symbols[z] for z in missing)}; "
                 f"it knows {known}. {self.elsewhere}"
             )
+
+    def unseen(self, numbers: Iterable[int]) -> set[int]:
+        """Elements of a structure that no training frame contains; empty where the training set is not known.
+
+        Args:
+            numbers: atomic numbers.
+        """
+        known = None if self.training_data is None else self.training_data.elements
+        trained = self.trained_elements if known is None else known
+        return set() if trained is None else {int(z) for z in numbers} - set(trained)
+
+    def warn_unseen(self, numbers: Iterable[int]) -> set[int]:
+        """Warn of elements that no training frame contains, and return them.
+
+        Args:
+            numbers: atomic numbers of all structures that are computed.
+        """
+        found = self.unseen(numbers)
+        if found:
+            warnings.warn(unseen_message(found), stacklevel=2)
+        return found
 
 
 class LinearPotential(Potential):

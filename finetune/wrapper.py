@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.potential import Exported, Potential, Tap
 from finetune.properties import Properties
+from finetune.provenance import TrainingData
 
 
 class Wrapper(Potential):
@@ -44,6 +45,19 @@ class Wrapper(Potential):
             if before is not None and moved is not None:
                 self._buffers[name] = before.to(moved.device)
         return self
+
+    @property
+    def training_data(self) -> TrainingData | None:
+        """That of the potential underneath."""
+        return self.potential.training_data
+
+    @training_data.setter
+    def training_data(self, value: TrainingData | None) -> None:
+        self.potential.training_data = value
+
+    def unseen(self, numbers: Iterable[int]) -> set[int]:
+        """Those of the potential underneath."""
+        return self.potential.unseen(numbers)
 
     def completed(self, graph: Graph) -> Graph:
         """The graph of the potential underneath."""

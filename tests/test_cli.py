@@ -164,8 +164,11 @@ def test_provenance_says_how_a_run_was_made(run, files):
     assert (content["data"]["train"], content["data"]["valid"]) == (8, 4)
     assert len(content["data"]["sha256"]) == 64
     fitted = json.loads((run / "frames.json").read_text())
-    assert {part: len(hashes) for part, hashes in fitted.items()} == {"train": 8, "valid": 4}
-    assert fitted["train"] == [frame.structure_hash[:16] for frame in read(str(files["train"]))]
+    frames = read(str(files["train"]))
+    assert {part: len(fitted[part]) for part in ("train", "valid")} == {"train": 8, "valid": 4}
+    assert fitted["train"] == sorted(frame.structure_hash[:16] for frame in frames)
+    lithium = [int((frame.atoms.numbers == 3).sum()) for frame in frames]
+    assert fitted["elements"]["Li"] == [sum(n > 0 for n in lithium), sum(lithium)]
 
 
 def test_the_same_config_gives_the_same_weights_again(run, files, tmp_path):

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,12 +13,14 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import torch
 import yaml
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
+import finetune
 from finetune import comparison
 from finetune.adapting import Shifted
 from finetune.calculators import PotentialCalculator
@@ -335,9 +336,15 @@ def test_a_model_that_is_judged_by_frames_it_was_trained_on_is_told_of_everywher
     page = write_report(found, tmp_path / "c").read_text()
     assert page.count("⚠ trained on 2 of these 3 frames") == 2  # in the matrix and in the section
     assert "⚠ trained on 2 of these 3 frames" in (tmp_path / "c" / "report.md").read_text()
-    shutil.copytree(run, tmp_path / "unlisted")
-    (tmp_path / "unlisted" / "frames.json").unlink()
-    assert Model(str(tmp_path / "unlisted")).fitted_to() == {}
+    trained = Model(str(run)).fitted_to()
+    finetune.save(finetune.load(run), tmp_path / "alone.pt")  # a file that stands alone knows them as well
+    assert Model(str(tmp_path / "alone.pt")).fitted_to() == trained
+    content = torch.load(run / "best.ckpt", weights_only=True)
+    del content["training"]  # as written by earlier versions
+    torch.save(content, run / "best.ckpt")
+    assert Model(str(run)).fitted_to() == trained  # from frames.json
+    (run / "frames.json").unlink()
+    assert Model(str(run)).fitted_to() == {}
 
 
 def test_energies_count_as_they_come_only_where_the_model_was_fitted_to_them(data, tmp_path):

@@ -30,6 +30,12 @@ PRETRAINED = {
 
 COMPOSITION = "composition_model.fc.weight"
 
+# MPtrj, the training set, covers 89 elements: 1 to 94 but Po, At, Rn, Fr and Ra (Deng et al., Fig. 2, and
+# https://figshare.com/articles/dataset/23713842). Weights of the others are as they were initialised.
+MPTRJ = frozenset(range(1, 95)) - {84, 85, 86, 87, 88}
+# The r2SCAN set of the transfer learning has no Yb either: its reference energy in those weights is exactly 0.
+TRAINED = {"0.3.0": MPTRJ, "0.2.0": MPTRJ, "r2scan": MPTRJ - {70}}
+
 
 class CHGNet(Potential):
     """CHGNet, a charge-informed graph network with atom, bond and angle features.
@@ -90,6 +96,7 @@ class CHGNet(Potential):
         self.cutoff = float(self.model.graph_converter.atom_graph_cutoff)
         self.bond_cutoff = float(self.model.graph_converter.bond_graph_cutoff)
         self.pretrained = foundation is not None
+        self.trained_elements = None if foundation is None else TRAINED.get(foundation)
         self.to(getattr(torch, dtype))
 
     def export(self, format: str, path: Path, references: Mapping[int, float] | None = None) -> Exported | None:

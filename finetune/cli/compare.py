@@ -67,6 +67,8 @@ def compare(
     for name in columns:
         if name not in wanted:
             raise InputError(f"the column {name} is empty; give a model name, a list of them, or a class_path")
+    if wandb_project is not None:
+        wandb_record.check_login()
     story = told or Told(title, versions=versions())
     try:
         comparison = compare_all(wanted, observables, output, reference, executor, limit_s)

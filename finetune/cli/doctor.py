@@ -68,6 +68,8 @@ def doctor(
     if potential is not None and not potential.pretrained:
         raise InputError(f"{model} has random weights and nothing to compare with; name a pre-trained model or none")
     name = None if potential is None else model
+    if potential is not None:
+        potential.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
     if labels:
         found = examine(frames, keys, potential, name, limit, batch_edges)
     else:

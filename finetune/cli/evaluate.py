@@ -12,12 +12,14 @@ from finetune import models
 from finetune.calculators import known_device
 from finetune.cli.inputs import switched
 from finetune.data.checking import check, check_units
+from finetune.data.frames import isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.evaluation import WIDE, fit_shift
 from finetune.evaluation import evaluate as errors_of
 from finetune.files import write_text
+from finetune.provenance import overlap_message
 from finetune.references import References
 
 
@@ -60,6 +62,13 @@ def evaluate(
     potential = models.load(model, trusted=trusted).to(known_device(device))
     frames = read(file, keys)
     check(frames)
+    frames, alone = without_isolated(frames)
+    if alone:
+        print(isolated_message(alone, "the errors: their energies are those of free atoms"))
+    potential.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
+    known = overlap_message(potential.training_data, [frame.structure_hash for frame in frames])
+    if known:
+        print(f"{model}: {known}; errors on frames that it has not seen are larger")
     if units:
         check_units(frames)
     shift: bool | References = not potential.shifted
@@ -69,7 +78,7 @@ def evaluate(
             "Leave the option out."
         )
     if references is not None:
-        others = read(references, keys)
+        others, _ = without_isolated(read(references, keys))
         check(others)
         shift = fit_shift(potential, others, batch_edges)
     result = errors_of(potential, frames, shift=shift, batch_edges=batch_edges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import jsonargparse
@@ -12,8 +13,11 @@ from finetune import models
 from finetune.cli.inputs import read_structure
 from finetune.errors import InputError
 from finetune.exporting import beside, lammps_input
+from finetune.potential import Potential
+from finetune.provenance import unseen_message
 
 CHECKPOINT = "checkpoint"
+MANY = 10  # elements without training frames, beyond which the trained ones are listed instead
 SUFFIX = {CHECKPOINT: "pt", "lammps": "lammps.pt", "mliap": "mliap.pt", "chgnet": "pth.tar"}
 
 
@@ -43,6 +47,9 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
     directory = Path(model) if Path(model).is_dir() else Path()
     path = directory / f"potential.{SUFFIX.get(format, format)}" if output is None else Path(output)
     atoms = for_lammps(structure, potential.elements) if structure is not None else None
+    unseen = potential.unseen(potential.elements if atoms is None else atoms.numbers.tolist())
+    if unseen:
+        print(message_of(unseen, potential), file=sys.stderr)
     check_output(path, [path] if format == CHECKPOINT else [path, *beside(path)])
     if format == CHECKPOINT:
         models.save(potential, path)
@@ -54,6 +61,14 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
             about = f"{potential.kind}, exported from {model}"
             written += lammps_input(path, exported.symbols, exported.style, exported.coefficients, about, atoms)
     print("\n".join(f"wrote {file}" for file in written))
+
+
+def message_of(unseen: set[int], potential: Potential) -> str:
+    """Warning about elements of an exported potential that no training frame contains; many are told by the others."""
+    if len(unseen) <= MANY:
+        return f"warning: {unseen_message(unseen)}"
+    known = ", ".join(chemical_symbols[z] for z in sorted(potential.elements - unseen))
+    return f"warning: no training frame contains elements other than {known}: others keep another zero of energy"
 
 
 def check_output(path: Path, files: list[Path]) -> None:

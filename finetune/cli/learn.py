@@ -23,6 +23,7 @@ from finetune.learning.settings import Campaign
 from finetune.learning.stopping import Stop
 from finetune.learning.subcells import Cutter
 from finetune.learning.tracking import track
+from finetune.training.wandb_log import connect
 
 WAITING = 3  # exit status where calculations are to be run by the user
 
@@ -117,6 +118,7 @@ def computed(campaign: Campaign, directory: Path, workers: Executor, logger: Log
     """Run a campaign's generations with these workers, a report after each, and say why it is over."""
     idle = True
     try:
+        connect([logger])
         learning = Learning(campaign, directory, workers)
         write_text(directory / "config.yaml", text)
 

@@ -21,9 +21,11 @@ from finetune.cli import helping, inputs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
 from finetune.errors import InputError
+from finetune.progress import terminal
+from finetune.training.lines import EpochLines
 from finetune.training.module import FineTune
 from finetune.training.run import RunDirectory, WholeFiles, checkpoints
-from finetune.training.wandb_log import WandbRecord
+from finetune.training.wandb_log import WandbRecord, connect
 
 TRAINER = {
     "inference_mode": False,  # forces are gradients
@@ -142,11 +144,17 @@ class CLI(LightningCLI):
             text = self._parser(self.subcommand).dump(config, skip_none=False)
             record = [RunDirectory(self.directory, text, config.seed_everything), WandbRecord(self.directory)]
             extra = [*record, *checkpoints(self.directory, "valid/loss")]
+        bar = terminal() and given.get("enable_progress_bar") is not False
+        if self.subcommand == "fit" and not bar:
+            extra = [EpochLines(), *extra]
         if self.subcommand == "predict":
             extra = [PredictionWriter(self.directory / "predictions.extxyz")]
         callbacks = [*(given.get("callbacks") or []), *extra]
         plugins = [*(given.get("plugins") or []), WholeFiles()]
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        shown = {} if bar else {"enable_progress_bar": False}
+        trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs, **shown)
+        connect(trainer.loggers)
+        return trainer
 
 
 class Talkative(CLI):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from finetune.errors import InputError, unknown
+from finetune.progress import Progress
 
 COMMANDS = {
     "fit": ("finetune.cli.lightning:run", "fine-tune a potential on labelled structures"),
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A command may give another status: that of `doctor` is 1 where training should not go on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = one_line
     if "" not in sys.path:
         sys.path.append("")  # classes of the user's own in the working directory, after all that is installed
     try:
@@ -73,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise unknown("command", command, COMMANDS)
         module, _, function = COMMANDS[command][0].partition(":")
         run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-        return run(arguments) or 0
+        with Progress(command):
+            return run(arguments) or 0
     except InputError as error:
         return _tell(str(error))
     except KeyboardInterrupt:
@@ -84,6 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in TOLD:
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
+
+
+def one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning in one line: the text alone for the user of this package, with its place for those of others."""
+    own = Path(__file__).parents[1] in Path(filename).parents
+    where = "" if own else f"{Path(filename).name}:{lineno}: {category.__name__}: "
+    return f"warning: {where}{message}\n"
 
 
 def _tell(message: str) -> int:

@@ -10,12 +10,12 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from tqdm import tqdm
 
 from finetune.cli import inputs
 from finetune.cli.inputs import built
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
+from finetune.progress import Progress
 from finetune.sampling.core import Context, Limits, Recipe, collect, labelled
 
 
@@ -55,15 +55,15 @@ def sample(
     chunks.sort(key=lambda rc: (rc[1] * recipes[rc[0]].chunk / recipes[rc[0]].frames, rc))  # all families early
     missing = [(r, c) for r, c in chunks if not (parts / f"{r:02d}-{c:04d}.extxyz").exists()]
     model = built(calculator) if missing and calculator is not None else None
-    progress = tqdm(total=sum(size(recipes[r], c) for r, c in missing), unit="frame", disable=None)
-    for r, c in missing:
-        context = Context(np.random.default_rng([seed, r, c]), model, limits, labels)
-        progress.set_description(f"{recipes[r].family} {c}")
-        frames, rejected = collect(recipes[r], context, size(recipes[r], c))
-        write_text(parts / f"{r:02d}-{c:04d}.rejected.json", json.dumps(rejected))
-        write_frames(parts / f"{r:02d}-{c:04d}.extxyz", [as_reference(a) if labels else unlabelled(a) for a in frames])
-        progress.update(len(frames))
-    progress.close()
+    with Progress("sample", sum(size(recipes[r], c) for r, c in missing), "frames", delay=0.0) as progress:
+        for r, c in missing:
+            context = Context(np.random.default_rng([seed, r, c]), model, limits, labels)
+            progress.update(0, f"{recipes[r].family} {c}")
+            frames, rejected = collect(recipes[r], context, size(recipes[r], c))
+            write_text(parts / f"{r:02d}-{c:04d}.rejected.json", json.dumps(rejected))
+            written = [as_reference(atoms) if labels else unlabelled(atoms) for atoms in frames]
+            write_frames(parts / f"{r:02d}-{c:04d}.extxyz", written)
+            progress.update(len(frames))
     merge(parts, output, [f"{r:02d}-{c:04d}" for r, c in chunks])
 
 

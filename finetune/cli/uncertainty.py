@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from finetune import models
 from finetune.calculators import known_device
 from finetune.cli.inputs import new_file, switched
 from finetune.data.checking import check
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.files import write_text
+from finetune.potential import Potential
+from finetune.provenance import HASH, overlap, overlap_message
 from finetune.uncertainty import Calibrated, Coverage, Graded, active_sets, coverage
 from finetune.uncertainty import calibrate as calibrated
 
@@ -62,7 +65,10 @@ def grade(
     if isinstance(potential, Calibrated):
         print(f"the calibration of {model} does not go with new grades and is left out; calibrate what is written")
     bare = potential.bare().to(known_device(device))
-    found = active_sets(bare, _frames(file, keys), tolerance, batch_edges)
+    frames = _frames(file, keys, "the active set")
+    bare.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
+    warn_other_frames(bare, frames, model)
+    found = active_sets(bare, frames, tolerance, batch_edges)
     models.save(Graded(bare, found), path)
     print("\n".join(active.message(chemical_symbols[number]) for number, active in found.items()))
     print(f"wrote {path}")
@@ -101,11 +107,15 @@ def calibrate(
     """
     path = new_file(output)
     potential = models.load(model, trusted=trusted).to(known_device(device))
-    frames = _frames(file, keys)
+    frames = _frames(file, keys, "calibration")
+    others = [] if test is None else _frames(test, keys, "the test of it")
+    for part in (frames, others):
+        check_held_out(potential, part, model)
+    potential.warn_unseen({int(z) for frame in [*frames, *others] for z in frame.atoms.numbers})
     result = calibrated(potential, frames, level, score, batch_edges=batch_edges)
     print("\n".join(result.messages()))
     if report is not None or test is not None:
-        judged, others = result, [] if test is None else _frames(test, keys)
+        judged = result
         if test is None:
             first, others = halves(frames)
             judged = calibrated(potential, first, level, result.score, batch_edges=batch_edges)
@@ -142,7 +152,48 @@ def tell(result: Coverage, directory: str | None) -> None:
         print(f"wrote {place / 'coverage.json'} and {place / 'reliability.png'}")
 
 
-def _frames(file: str, keys: LabelKeys) -> list[Frame]:
+def check_held_out(potential: Potential, frames: Sequence[Frame], model: str) -> None:
+    """Refuse frames that a model was trained on for its calibration; warn of those that chose its epoch.
+
+    Raises:
+        InputError: some are training frames.
+    """
+    hashes = [frame.structure_hash for frame in frames]
+    counts, data = overlap(potential.training_data, hashes), potential.training_data
+    if "train" in counts and data is not None:
+        first = next(frame for frame in frames if frame.structure_hash[:HASH] in data.train)
+        raise InputError(
+            f"{first.where()}: {model} was {overlap_message(data, hashes)}; errors there are too small, "
+            "expected held-out frames. Give other frames, or drop these"
+        )
+    if counts:
+        warnings.warn(
+            f"{model} was {overlap_message(data, hashes)}, which chose its epoch or ridge; errors there are "
+            "somewhat too small. Held-out frames are better",
+            stacklevel=2,
+        )
+
+
+def warn_other_frames(potential: Potential, frames: Sequence[Frame], model: str) -> None:
+    """Warn where grades are made from frames that a model was not trained on; nothing where that is not known."""
+    data = potential.training_data
+    if data is None or not data.train:
+        return
+    other = [frame for frame in frames if frame.structure_hash[:HASH] not in data.train]
+    if other:
+        warnings.warn(
+            f"{model} was not trained on {len(other)} of these {len(frames)} frames, first {other[0].where()}; grades "
+            "up to 1 mean known only where they are made from the training frames. Give these",
+            stacklevel=2,
+        )
+
+
+def _frames(file: str, keys: LabelKeys, use: str) -> list[Frame]:
     frames = read(file, keys)
     check(frames)
+    frames, alone = without_isolated(frames)
+    if alone and not frames:
+        raise InputError(f"{isolated_message(alone, use)}; no other frame is there. Add frames of several atoms")
+    if alone:
+        print(isolated_message(alone, use))
     return frames

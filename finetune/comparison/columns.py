@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from ase.calculators.calculator import BaseCalculator
 
-from finetune import calculators, models
+from finetune import calculators
 from finetune.calculators import PotentialCalculator
 from finetune.comparison.recorded import Recorded
 from finetune.data.frames import data_hash
@@ -25,7 +25,7 @@ from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.labelling.calculated import Calculated, build
 from finetune.potential import Potential
-from finetune.training.run import FITTED
+from finetune.provenance import WORDS
 
 
 class Column(ABC):
@@ -46,6 +46,10 @@ class Column(ABC):
     def fitted_to(self) -> dict[str, set[str]]:
         """Beginnings of the hashes of structures that it was trained (`train`) and validated (`valid`) on, if known."""
         return {}
+
+    def unseen(self, numbers: Iterable[int]) -> set[int]:
+        """Elements, by atomic number, that no training frame contains; empty where the training set is not known."""
+        return set()
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,13 @@ class Model(Column):
         return told
 
     def fitted_to(self) -> dict[str, set[str]]:
-        """What the run directories of the model, or of all members, list."""
-        names = [] if isinstance(self.model, Potential) else [self.model] if isinstance(self.model, str) else self.model
-        found: dict[str, set[str]] = {}
-        for name in names:
-            for part, hashes in _frames_of_run(Path(name)).items():
-                found[part] = found.get(part, set()) | hashes
-        return found
+        """Training data of the model, or of all members."""
+        data = self.potential().training_data
+        return {} if data is None else {part: set(getattr(data, part)) for part in WORDS}
+
+    def unseen(self, numbers: Iterable[int]) -> set[int]:
+        """Elements that no training frame of the model, or of one of its members, contains."""
+        return self.potential().unseen(numbers)
 
 
 @dataclass(frozen=True)
@@ -257,17 +261,6 @@ def _weights(potential: Potential) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return f"{potential.kind} {digest.hexdigest()[:16]}"
-
-
-def _frames_of_run(place: Path) -> dict[str, set[str]]:
-    """Beginnings of the hashes of the frames that a run was fitted to, by part; nothing where it does not list them."""
-    members = models.members(place) if place.is_dir() else [place]  # of a campaign those of its last generation
-    directory = members[0].parent if members else place
-    try:
-        content: Mapping[str, list[str]] = json.loads((directory / FITTED).read_text())
-        return {part: set(content[part]) for part in ("train", "valid")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _of_run(place: Path) -> dict[str, str]:

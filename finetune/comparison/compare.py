@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from tqdm import tqdm
 
 from finetune.comparison import cells as one
 from finetune.comparison.cells import Cell, Result
 from finetune.comparison.columns import Column, Given, Labels, column
 from finetune.comparison.figures import Figure, Judged, Verdict, judge
 from finetune.comparison.observable import Observable
-from finetune.data.caching import QUIET_S
 from finetune.errors import InputError, unknown
 from finetune.files import locked
 from finetune.labelling.executors import withdraw
-from finetune.training.run import HASH
+from finetune.progress import Progress
+from finetune.provenance import TrainingData, overlap_message, unseen_message
 
 LONGEST_S = 1e6  # a time limit that can be waited for
 
@@ -123,21 +120,27 @@ def compare(
     }
     provenance = {name: maker.provenance() for name, maker in columns.items()}
     fitted = {name: hashes for name, maker in columns.items() if (hashes := maker.fitted_to())}
-    warnings = {(row, name): text for row in rows if fitted for name, text in _known(rows[row], fitted).items()}
+    warnings = _warnings(rows, columns, fitted)
     with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
         results = _run(cells, executor, progress) if computed else _kept(cells)
     return Comparison(columns, rows, results, reference, provenance, warnings)
 
 
-def _known(observable: Observable, fitted: Mapping[str, Mapping[str, set[str]]]) -> dict[str, str]:
-    """Columns whose models were fitted to frames that an observable judges by, and to how many."""
-    judged = {frame.structure_hash[:HASH] for frame in observable.learnable()}
-    words = {"train": "trained on", "valid": "validated on"}
-    found: dict[str, str] = {}
-    for name, parts in fitted.items():
-        counts = {part: len(judged & hashes) for part, hashes in parts.items()}
-        texts = [f"{words[part]} {count} of these {len(judged)} frames" for part, count in counts.items() if count]
-        found |= {name: ", ".join(texts)} if texts else {}
+def _warnings(
+    rows: Mapping[str, Observable], columns: Mapping[str, Column], fitted: Mapping[str, Mapping[str, set[str]]]
+) -> dict[tuple[str, str], str]:
+    """By row and column: frames of the row that the model was fitted to, and elements that its training set lacks."""
+    found: dict[tuple[str, str], str] = {}
+    parts = {
+        name: TrainingData(None, frozenset(known["train"]), frozenset(known["valid"])) for name, known in fitted.items()
+    }
+    for row, observable in rows.items():
+        hashes = [frame.structure_hash for frame in observable.learnable()] if fitted else []
+        numbers = observable.numbers()
+        for name, maker in columns.items():
+            strange = maker.unseen(numbers) if numbers else set()
+            texts = [overlap_message(parts.get(name), hashes), unseen_message(strange) if strange else ""]
+            found |= {(row, name): "; ".join(filter(None, texts))} if any(texts) else {}
     return found
 
 
@@ -156,7 +159,7 @@ def _run(
     todo = [cell for key, (_, cell) in distinct.items() if key not in found]
     together: dict[Future[Result], str] = {}
     pool = executor or ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0))))
-    with _Bar(len(distinct), len(found), progress) as bar:
+    with _Cells(len(distinct), len(found), progress) as bar:
         try:
             together |= {pool.submit(one.compute, cell): cell.key for cell in todo if not cell.observable.alone}
             for future in as_completed(together):
@@ -172,33 +175,21 @@ def _run(
     return {where: found[cell.key] for where, cell in cells.items()}
 
 
-class _Bar:
-    """Progress: a bar on a terminal, elsewhere a line for each cell, on standard error."""
+class _Cells(Progress):
+    """Progress with a line for each cell where there is no terminal."""
 
     def __init__(self, total: int, done: int, shown: bool) -> None:
-        self.lines = shown and not sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total, initial=done, desc="compare", unit="cell", disable=not shown or self.lines, delay=QUIET_S
-        )
-        self.total, self.done = total, done
-        if self.lines and done:
-            print(f"compare: {done} of {total} cells are there already", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        super().__init__("compare", total, "cells", shown, done)
+        if not self.terminal and done:
+            self.line(f"compare: {done} of {total} cells are there already")
 
     def told(self, where: tuple[str, str], result: Result) -> Result:
-        """Tell of one more cell, and give its result back."""
-        self.done += 1
-        self.bar.set_postfix_str(", ".join(where), refresh=False)
-        self.bar.update()
-        if self.lines:
+        """Report one more cell, and return its result."""
+        self.update(1, ", ".join(where))
+        if not self.terminal:
             failed = result.measured is None and result.error != one.NOTHING
             end = f"no result: {result.error}" if failed else result.error or f"{result.wall_s:.0f} s"
-            print(f"compare {self.done}/{self.total}: {', '.join(where)}: {end}", file=sys.stderr, flush=True)
+            self.line(f"compare {self.count}/{self.total}: {', '.join(where)}: {end}")
         return result
 
 

@@ -53,6 +53,10 @@ class Forgetting(Observable):
         budget = self.limits()["drift of forces"].absolute
         return Verdict(verdict.word, f"{far.figure.value:.0f} of {budget:g} meV/Å", f"drift in {far.figure.subject}")
 
+    def numbers(self) -> set[int]:
+        """Empty: elements outside the training set are the purpose of a probe."""
+        return set()
+
     def learnable(self) -> list[Frame]:
         """The probe."""
         return read(list(self.files))

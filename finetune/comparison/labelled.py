@@ -18,7 +18,7 @@ from finetune.calculators import PotentialCalculator
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, single_points
 from finetune.comparison.recorded import Recorded
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, isolated_message, without_isolated
 from finetune.data.reading import read
 from finetune.metrics import UNITS, Row, errors, force_errors
 from finetune.properties import Properties, concatenate
@@ -80,7 +80,7 @@ class Errors(Observable):
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Errors over all frames, and of their parts."""
-        frames = read(list(self.files))
+        frames, alone = without_isolated(read(list(self.files)))
         said = single_points([frame.atoms for frame in frames], calculator)
         pairs = [(frame, point) for frame, point in zip(frames, said, strict=True) if point is not None]
         if not pairs:
@@ -93,7 +93,9 @@ class Errors(Observable):
         figures += self._by_size(chosen, predicted, labels) + self._by_distance(chosen, predicted, labels)
         spread, curves = self._spread(predicted, labels)
         curves = [*self._parity(chosen, predicted, labels, None if aligned else shift), *curves]
-        return Measured(figures + spread, curves, _notes(chosen, None if aligned else shift))
+        notes = _notes(chosen, None if aligned else shift)
+        notes += [isolated_message(alone, "the errors")] if alone else []
+        return Measured(figures + spread, curves, notes)
 
     def _shift(
         self, frames: Sequence[Frame], predicted: Properties, labels: Properties, calculator: BaseCalculator
@@ -102,7 +104,7 @@ class Errors(Observable):
         numbers = [frame.atoms.numbers for frame in frames]
         if not self.references or isinstance(calculator, Recorded):
             return align(numbers, (labels.energy - predicted.energy).numpy(), [frame.group for frame in frames])
-        others = read(list(self.references))
+        others, _ = without_isolated(read(list(self.references)))
         points = single_points([frame.atoms for frame in others], calculator)
         pairs = [(frame, point) for frame, point in zip(others, points, strict=True) if point is not None]
         difference = [float(frame.labels.energy[0] - point.energy[0]) for frame, point in pairs]

@@ -85,6 +85,11 @@ class Observable(ABC):
         files = getattr(self, "files", None) if self.points else None
         return read(list(files), labelled=False) if files else []
 
+    def numbers(self) -> set[int]:
+        """Atomic numbers of the structures in its files."""
+        paths = [str(path) for path in self.inputs()]
+        return {int(z) for _, atoms in (starts(paths, 20) if paths else []) for z in atoms.numbers}
+
     def check(self) -> None:
         """Raise `InputError` where it cannot work: a file that is not there, an extra that is not installed."""
         self.inputs()

@@ -53,7 +53,7 @@ def states(files: Sequence[str], calculator: BaseCalculator) -> dict[str, State]
     """The equation of state of each phase (group) from frames of several volumes; single points, nothing relaxes."""
     groups: dict[str, list[Atoms]] = {}
     for frame in read(list(files), labelled=False):
-        if frame.atoms.pbc.all() and frame.family != ATOM:
+        if frame.atoms.pbc.all() and not (frame.isolated or frame.family == ATOM):
             groups.setdefault(frame.group, []).append(frame.atoms)
     found = {}
     for group, frames in groups.items():
@@ -152,8 +152,8 @@ class Energies(Observable):
     """Energies of reactions between phases; of formation, above the hull and of cohesion where the files allow it.
 
     Attributes:
-        files: as for `EquationOfState`; an element's phase gives energies of formation, a single atom of the family
-            `atom` that of cohesion.
+        files: as for `EquationOfState`; an element's phase gives energies of formation, an isolated atom
+            (`config_type=IsolatedAtom`, no cell or a large one, or the family `atom`) that of cohesion.
         reactions: such as `Li7P3S11 + Li -> Li2S + Li3P`, balanced by itself; the names are those of the phases.
     """
 
@@ -203,7 +203,7 @@ class Energies(Observable):
 
     def _cohesion(self, found: Mapping[str, State], calculator: BaseCalculator) -> list[Figure]:
         """Energy of the atoms alone minus that of the phase, per atom."""
-        alone = [frame for frame in read(list(self.files), labelled=False) if frame.family == ATOM]
+        alone = [frame for frame in read(list(self.files), labelled=False) if frame.isolated or frame.family == ATOM]
         said = single_points([frame.atoms for frame in alone], calculator)
         atoms = free_atoms(alone, [np.nan if point is None else float(point.energy[0]) for point in said])
         figures = []
@@ -216,10 +216,10 @@ class Energies(Observable):
 
 
 def free_atoms(frames: Sequence[Frame], energies: Sequence[float]) -> dict[str, float]:
-    """Energy of each element alone, of frames of the family `atom`; of several spin states the lowest, NaN left out."""
+    """Energy of each element alone, of isolated atoms or the family `atom`; the lowest of several spin states."""
     found: dict[str, float] = {}
     for frame, energy in zip(frames, energies, strict=True):
-        if len(frame.atoms) == 1 and frame.family == ATOM and np.isfinite(energy):
+        if len(frame.atoms) == 1 and (frame.isolated or frame.family == ATOM) and np.isfinite(energy):
             symbol = str(frame.atoms.symbols[0])
             found[symbol] = min(found.get(symbol, np.inf), energy)
     return found

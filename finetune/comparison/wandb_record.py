@@ -7,6 +7,19 @@ from pathlib import Path
 from finetune.comparison.compare import Comparison
 from finetune.comparison.drawing import panels
 from finetune.comparison.report import Told, contents, summary
+from finetune.training.wandb_log import account
+
+
+def check_login() -> None:
+    """Check that there is a key, or that the record is kept on this machine, before anything is computed.
+
+    Raises:
+        InputError: neither.
+    """
+    import wandb
+
+    with account():
+        wandb.login()
 
 
 def log(comparison: Comparison, told: Told, project: str, directory: Path) -> None:
@@ -15,7 +28,7 @@ def log(comparison: Comparison, told: Told, project: str, directory: Path) -> No
 
     content = contents(comparison, told)
     config = {"columns": content["columns"], "reference": content["reference"], "commands": content["commands"]}
-    with wandb.init(project=project, dir=str(directory), job_type="compare", config=config) as run:
+    with account(), wandb.init(project=project, dir=str(directory), job_type="compare", config=config) as run:
         names = list(comparison.columns)
         matrix = wandb.Table(columns=["observable", *names])
         for row in content["rows"]:

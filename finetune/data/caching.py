@@ -13,16 +13,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.potential import Potential
+from finetune.progress import through
 
 FORMAT = "1"  # of the cache files; another number makes all of them void
 LARGE = 150  # atoms; below it the interpreter is the bottleneck and threads only wait for each other
-QUIET_S = 5.0  # seconds before a progress bar appears
 
 
 def build_graphs(
@@ -61,12 +60,11 @@ def _build(potential: Potential, frames: Sequence[Frame], workers: int) -> list[
         except InputError as error:
             raise InputError(f"{frame.where()}: {error}") from error
 
-    bar = {"total": len(frames), "desc": "graphs", "unit": "frame", "delay": QUIET_S, "disable": None}
     mean = sum(len(frame.atoms) for frame in frames) / len(frames)
     if workers < 2 or mean < LARGE:
-        return [graph(frame) for frame in tqdm(frames, **bar)]
+        return [graph(frame) for frame in through(frames, "graphs", len(frames), "frames")]
     with ThreadPoolExecutor(workers) as pool:
-        return list(tqdm(pool.map(graph, frames), **bar))
+        return list(through(pool.map(graph, frames), "graphs", len(frames), "frames"))
 
 
 def _key(potential: Potential, frames: Sequence[Frame]) -> str:

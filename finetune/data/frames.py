@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.geometry import minkowski_reduce
 from ase.stress import voigt_6_to_full_3x3_stress
 from torch import Tensor
 
 from finetune.properties import Properties
+from finetune.provenance import TrainingData, training_data
 
 PROPERTIES = ("energy", "forces", "stress", "magmoms")
+ALONE = {"isolatedatom", "isolatedatoms", "isoatom", "singleatom", "freeatom"}  # values of config_type
+APART = 8.0  # Å; an atom whose periodic images are all farther away than this is isolated
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,24 @@ class Frame:
         return f"frame {self.index} of {self.source}"
 
     @cached_property
+    def isolated(self) -> bool:
+        """A single atom on its own: by its `config_type` or family, without a cell, or in one that keeps images apart.
+
+        Data sets of MACE and GAP carry one for each element (`config_type=IsolatedAtom`). Its energy is that of the
+        free atom, which belongs to cohesive energies and not to the reference energies of a fit.
+        """
+        if len(self.atoms) != 1:
+            return False
+        words = (str(self.atoms.info.get("config_type", "")), self.family)
+        if any(re.sub("[^a-z]", "", word.lower()) in ALONE for word in words):
+            return True
+        periodic = self.atoms.cell.array[self.atoms.pbc]
+        if not periodic.any(axis=1).all():  # a cell that is missing is reported by others
+            return False
+        reduced, _ = minkowski_reduce(self.atoms.cell, self.atoms.pbc)
+        return bool((np.linalg.norm(reduced[self.atoms.pbc], axis=1) > APART).all())
+
+    @cached_property
     def labels(self) -> Properties:
         """The labels as float64 tensors, NaN where the file gives none; shapes must have been checked."""
         n, stress = len(self.atoms), self.given.get("stress")
@@ -68,6 +91,30 @@ class Frame:
         """SHA-256 of the structure and its labels, to the last bit of the labels."""
         labels = self.labels.known()
         return _sha256([self.structure_hash.encode(), *(labels[name].numpy().tobytes() for name in PROPERTIES)])
+
+
+def without_isolated(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """Frames of several interacting atoms, and isolated atoms, each in their order."""
+    return [f for f in frames if not f.isolated], [f for f in frames if f.isolated]
+
+
+def isolated_message(atoms: Sequence[Frame], use: str) -> str:
+    """`3 isolated atoms (Li, P, S) in train.extxyz: left out of training`.
+
+    Args:
+        atoms: isolated atoms.
+        use: what they are left out of.
+    """
+    symbols = ", ".join(dict.fromkeys(str(frame.atoms.symbols[0]) for frame in atoms))
+    files = ", ".join(dict.fromkeys(frame.source for frame in atoms))
+    count = f"{len(atoms)} isolated atom" + ("s" if len(atoms) > 1 else "")
+    return f"{count} ({symbols}) in {files}: left out of {use}"
+
+
+def fitted_to(train: Sequence[Frame], valid: Sequence[Frame] = ()) -> TrainingData:
+    """Training data of a potential that is fitted to frames."""
+    hashes = ([frame.structure_hash for frame in part] for part in (train, valid))
+    return training_data([frame.atoms.numbers for frame in train], *hashes)
 
 
 def full_stress(stress: Any) -> np.ndarray:

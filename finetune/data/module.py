@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from finetune.data.batching import Batch, Loader, collate_batch, plan
 from finetune.data.caching import build_graphs
 from finetune.data.checking import check, check_units
-from finetune.data.frames import Frame, data_hash
+from finetune.data.frames import Frame, data_hash, isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
 from finetune.data.splitting import PARTS, check_disjoint, split, subset
@@ -196,9 +196,26 @@ class FrameData(lightning.LightningDataModule):
         labelled = part != "predict"
         frames = read(self.files[part] or [], self.keys, labelled)
         check(frames, labelled)
+        if labelled:
+            frames = self._without_isolated(frames)
         if labelled and self.units:
             check_units(frames)
         return frames
+
+    def _without_isolated(self, frames: list[Frame]) -> list[Frame]:
+        """Frames without isolated atoms, whose energies would distort the reference energies of the elements.
+
+        Raises:
+            InputError: nothing else is there.
+        """
+        rest, alone = without_isolated(frames)
+        if alone:
+            use = "reference energies, training, validation and test (they serve as atom energies in finetune compare)"
+            message = isolated_message(alone, use)
+            if not rest:
+                raise InputError(f"{message}; no other frame is there. Add frames of several atoms")
+            rank_zero_info(message)
+        return rest
 
     def _divide(self, wanted: str) -> None:
         """Fill the train part, and from the same files those parts that have none of their own."""

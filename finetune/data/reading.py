@@ -85,9 +85,19 @@ def _missing(path: Path) -> str:
     if path.is_dir():
         return f"{path}: no *.extxyz in this folder; name the files"
     if not path.parent.is_dir():
-        return f"{path}: no such file or folder"
+        return f"{path}: no such file or folder{_elsewhere(path)}"
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     return f"{path}: no such file" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _elsewhere(path: Path) -> str:
+    """Remedy for a relative path that another working directory would have."""
+    if path.is_absolute():
+        return ""
+    missing = next(folder for folder in [*reversed(path.parents), path] if not folder.exists())
+    return (
+        f", as {missing} is not in {Path.cwd()}. Run the command in the folder that holds {missing}, or give the path"
+    )
 
 
 def _kind(path: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio, problems
-from finetune.data.frames import PROPERTIES, Frame
+from finetune.data.frames import PROPERTIES, Frame, isolated_message
 from finetune.data.labels import LabelKeys
 from finetune.doctor.findings import Finding, Verdict, some
 from finetune.errors import InputError
@@ -40,6 +40,21 @@ def unusable(frames: Sequence[Frame], labelled: bool = True) -> tuple[list[Frame
     if not good:
         raise InputError(f"{text}{more}; no frame is left to look at")
     return good, [Finding("frames", "fault", text + more, "mend or drop these frames; the checks below leave them out")]
+
+
+def isolated(atoms: Sequence[Frame], others: Sequence[Frame]) -> list[Finding]:
+    """Isolated atoms among the frames.
+
+    Raises:
+        InputError: there are no other frames.
+    """
+    if not atoms:
+        return []
+    use = "training and the checks below; they serve as atom energies for cohesive energies (finetune compare)"
+    words = isolated_message(atoms, use)
+    if not others:
+        raise InputError(f"{words}; no frame of several atoms is left to examine")
+    return [Finding("isolated atoms", "good", words)]
 
 
 def label_keys(frames: Sequence[Frame], keys: LabelKeys) -> list[Finding]:

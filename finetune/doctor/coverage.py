@@ -11,13 +11,12 @@ from itertools import combinations_with_replacement
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.units import GPa
-from tqdm import tqdm
 
-from finetune.data.caching import QUIET_S
 from finetune.data.frames import Frame
 from finetune.doctor.findings import Finding, by_source, short, some
 from finetune.doctor.likeness import CUTOFF, pair_distances
 from finetune.evaluation import Evaluation
+from finetune.progress import through
 from finetune.references import fit_references
 
 STICKS_OUT = 7.0  # median absolute deviations as standard deviations; one normal value in 10^11 is beyond
@@ -57,7 +56,7 @@ def coverage(frames: Sequence[Frame]) -> Coverage:
     closest: dict[str, float] = {}
     counts: dict[str, dict[str, np.ndarray]] = {}
     atoms: Counter[tuple[str, str]] = Counter()
-    for frame in tqdm(frames, desc="distances", unit="frame", delay=QUIET_S, disable=None):
+    for frame in through(frames, "distances", len(frames), "frames"):
         atoms.update((frame.family, symbol) for symbol in frame.atoms.symbols)
         for (a, b), d in pair_distances(frame.atoms).items():
             pair = f"{chemical_symbols[a]}-{chemical_symbols[b]}"

@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.splitting import subset
-from finetune.doctor.contents import label_keys, plain_units, settings, unusable
+from finetune.doctor.contents import isolated, label_keys, plain_units, settings, unusable
 from finetune.doctor.coverage import Coverage, coverage, covered, outliers, too_close
 from finetune.doctor.energies import composition_rank, energy_zero, mixed_energies
 from finetune.doctor.findings import Finding, Verdict, by_source, some
@@ -115,6 +115,8 @@ def examine(
         InputError: not a single frame can be used.
     """
     usable, findings = unusable(frames)
+    usable, alone = without_isolated(usable)
+    findings += isolated(alone, usable)
     findings += [*label_keys(usable, keys), *plain_units(usable), *finite_differences(usable)]
     evaluation, drawn, compared = _compare(_some(usable, limit), potential, batch_edges)
     findings += [*compared, *settings(usable), composition_rank(usable)]

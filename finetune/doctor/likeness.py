@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.geometry import complete_cell
-from tqdm import tqdm
 from vesin import NeighborList
 
 from finetune.data.batching import plan
-from finetune.data.caching import QUIET_S
 from finetune.potential import Potential
+from finetune.progress import Progress, through
 
 CUTOFF = 6.0  # Å, of distances that are counted
 BIN, BROAD = 0.05, 0.15  # Å, of the histograms of distances
@@ -52,7 +51,7 @@ def likeness(structures: Sequence[Atoms], potential: Potential | None, batch_edg
         atoms.positions += rng.normal(scale=RATTLE, size=atoms.positions.shape)
     everything = [*structures, *rattled]
     if potential is None:
-        bar = tqdm(everything, desc="fingerprints", unit="frame", delay=QUIET_S, disable=None)
+        bar = through(everything, "fingerprints", len(everything), "frames")
         vectors, by = np.array([pair_distribution(atoms, elements) for atoms in bar]), "pair distributions"
     else:
         vectors, by = descriptors(potential, everything, elements, batch_edges), "descriptors"
@@ -67,7 +66,7 @@ def descriptors(
 ) -> np.ndarray:
     """Mean descriptor of the atoms of each element, one after the other, shape (structures, elements d)."""
     rows: dict[int, np.ndarray] = {}
-    with tqdm(total=len(structures), desc="descriptors", unit="frame", delay=QUIET_S, disable=None) as bar:
+    with Progress("descriptors", len(structures), "frames") as bar:
         for start in range(0, len(structures), CHUNK):
             chunk = structures[start : start + CHUNK]
             graphs = [potential.graph(atoms) for atoms in chunk]

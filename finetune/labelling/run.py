@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from ase import Atoms
-from tqdm import tqdm
 
 from finetune.errors import InputError
 from finetune.labelling.core import Folders, Labeller, Outcome
 from finetune.labelling.executors import refused, shortened, withdraw
 from finetune.labelling.store import Store, claim, identity, of_label, without_labels
+from finetune.progress import Progress
 
 INPUTS = "*/frame.extxyz"  # what folders of input hold
 GIVEN_UP = "GIVEN_UP"  # a file in a folder of input that nobody will run
@@ -70,14 +69,14 @@ def label(
             for name in wanted if retry else ():
                 if not store.done(name):
                     store.forget(name)
-            with tqdm(total=len(wanted), desc="label", unit="frame", disable=None) as bar:
+            with Progress("label", len(wanted), "frames", delay=0.0) as bar:
                 _rounds(wanted, labeller, executor, store, bar)
     finally:
         executor.shutdown(wait=False)
     return report(frames, store)
 
 
-def _rounds(wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store, bar: tqdm) -> None:
+def _rounds(wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store, bar: Progress) -> None:
     """Compute what is left, again after a worker died: the frames that it was at alone then, and aside in the end.
 
     Raises:
@@ -85,7 +84,7 @@ def _rounds(wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, st
     """
     before, idle = len(wanted) + 1, 0
     while todo := [name for name in wanted if not store.done(name) and not store.reasons(name)]:
-        bar.update(len(wanted) - len(todo) - bar.n)
+        bar.update(len(wanted) - len(todo) - bar.count)
         alone = [name for name in todo if store.suspect(name)]
         try:
             for names in [[name for name in todo if name not in alone], *([name] for name in alone)]:
@@ -98,11 +97,11 @@ def _rounds(wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, st
                     f"workers died {IDLE + 1} times in a row ({error}); what was finished is in {store.directory}. "
                     "Run the same command again to go on, with fewer workers if memory is short"
                 ) from error
-            tqdm.write(f"a worker died ({error}); going on without the frames that it was at", file=sys.stderr)
+            bar.line(f"a worker died ({error}); going on without the frames that it was at")
 
 
 def _compute(
-    names: list[str], wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store, bar: tqdm
+    names: list[str], wanted: dict[str, Atoms], labeller: Labeller, executor: Executor, store: Store, bar: Progress
 ) -> None:
     """Submit frames and write what comes; frames that were not begun are withdrawn when it is stopped."""
     pending: dict[Future[Outcome], str] = {}
@@ -114,7 +113,7 @@ def _compute(
         withdraw(pending)
 
 
-def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], store: Store, bar: tqdm) -> None:
+def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], store: Store, bar: Progress) -> None:
     """Write outcomes as they come.
 
     Raises:

@@ -26,6 +26,7 @@ from finetune.learning.refitting import GENERATION
 from finetune.learning.selectors import Random, Selector
 from finetune.learning.settings import Campaign
 from finetune.learning.stopping import Summary
+from finetune.provenance import unseen_message
 
 CONTROL = "control"  # directory of the control arm
 RESERVE = 4  # times as many frames are drawn where some cannot be cut
@@ -64,6 +65,11 @@ class Learning:
         claim(directory, {**campaign.settings(self.parts), POOL: pool}, campaign.seed)
         if doubt and not self.place(0).exists():
             tell(doubt)
+        parts = {**self.parts, "pool": free}
+        elements = {name: {int(z) for frame in part for z in frame.atoms.numbers} for name, part in parts.items()}
+        strange = set[int]().union(*elements.values()) - elements["train"]
+        if strange and not self.place(0).exists():
+            tell(f"warning: {unseen_message(strange)}")
 
     def _check_test(self) -> None:
         """Raise `InputError` for other test frames than those that the directory has been begun with."""

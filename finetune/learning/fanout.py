@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from typing import Any
 
-from tqdm import tqdm
-
-from finetune.data.caching import QUIET_S
 from finetune.errors import InputError
 from finetune.labelling.executors import refused, shortened, withdraw
+from finetune.progress import Progress
 
 
 class Kept(Executor):
@@ -44,7 +42,7 @@ def fan_out(executor: Executor, work: Sequence[Callable[[], None]], word: str) -
     """
     pending = [executor.submit(one) for one in work]
     try:
-        with tqdm(total=len(pending), desc=word, delay=QUIET_S, disable=None) as bar:
+        with Progress(word, len(pending), "tasks") as bar:
             for future in as_completed(pending):
                 future.result()
                 bar.update()

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from finetune.data.checking import check
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, isolated_message, without_isolated
 from finetune.data.reading import read
 from finetune.data.splitting import check_disjoint, split, subset
 from finetune.labelling.store import identity
@@ -25,14 +25,14 @@ def read_parts(
 
     Without frames to judge by, a tenth of the training groups are these, and a tenth, where there are none, to test on.
     """
-    whole = read(train)
+    whole = labelled(train)
     if valid is None:
         whole, judged, tested = split(whole, SHARES if test is None else (*SHARES[:2], 0.0), seed)
     else:
-        judged, tested = read(valid), []
+        judged, tested = labelled(valid), []
     parts = {"train": subset(whole, fraction, seed), "valid": judged}
     if tested or test:
-        parts["test"] = tested or read(test or [])
+        parts["test"] = tested or labelled(test or [])
     for frames in (whole, *parts.values()):
         check(frames)
     check_disjoint(parts)
@@ -40,6 +40,14 @@ def read_parts(
         begun = {frame.structure_hash for frame in parts["train"]}
         parts[SPARE] = [frame for frame in whole if frame.structure_hash not in begun]
     return parts
+
+
+def labelled(files: list[str]) -> list[Frame]:
+    """Labelled frames of files, without isolated atoms."""
+    frames, alone = without_isolated(read(files))
+    if alone:
+        print(isolated_message(alone, "the campaign"))
+    return frames
 
 
 def spared(

@@ -14,8 +14,9 @@ import torch
 
 from finetune import models
 from finetune.adapting import Shifted
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, fitted_to
 from finetune.data.module import FrameData
+from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.loss import Loss
 from finetune.potential import Potential
@@ -108,7 +109,10 @@ class Refit(ABC):
     def fit(self, job: Job, path: Path) -> None:
         """Fit and write a checkpoint, whole."""
         torch.manual_seed(int(np.random.default_rng([*job.seed, 12]).integers(2**31)))
-        models.save(self.fitted(job).eval(), path, generation=job.generation, train=job.train.name)
+        potential = self.fitted(job)
+        data = fitted_to(read(job.train), read(job.valid))  # a bootstrap may lack frames, the committee knows them all
+        potential.training_data = data.after(self.start().training_data)
+        models.save(potential.eval(), path, generation=job.generation, train=job.train.name)
 
     def settings(self) -> str:
         """What decides the fit, as text; `weights` has the content of a model in a file."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from ase import Atoms
-from tqdm import tqdm
 
-LINE_S = 60.0  # between two lines where there is no terminal
+from finetune.progress import Progress
 
 
 class Wish:
@@ -44,49 +41,32 @@ def wishes() -> Iterator[Wish]:
             signal.signal(number, handler)
 
 
-class Progress:
-    """A bar with ns/day and the time that is left; a line every minute where there is no terminal."""
+class Steps(Progress):
+    """Steps of dynamics with their time, temperature and speed (ns/day); hidden where they are not wanted."""
 
     def __init__(self, total: int, wanted: bool) -> None:
-        self.total, self.wanted = total, wanted
-        self.terminal = wanted and sys.stderr.isatty()
-        self.bar: tqdm | None = None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        super().__init__("md", total, "steps", wanted, delay=0.0)
+        self.first_ps: float | None = None
+        self.first = 0
+        self.drawn = 0.0
 
     def start(self, step: int) -> None:
         """Begin at a step."""
-        self.began, self.first = time.monotonic(), step
-        self.first_ps: float | None = None
-        self.told = self.began
-        if self.terminal:
-            self.bar = tqdm(total=self.total, initial=step, unit="step", mininterval=0.5, dynamic_ncols=True)
-
-    def show(self, step: int, time_ps: float, atoms: Atoms) -> None:
-        """One more step; drawn now and then."""
-        if not self.wanted:
-            return
-        self.first_ps = time_ps if self.first_ps is None else self.first_ps
+        self.count = self.first = step
         if self.bar is not None:
-            self.bar.update(1)
+            self.bar.n = self.bar.initial = step
+
+    def show(self, time_ps: float, atoms: Atoms) -> None:
+        """Count one more step; figures are renewed once a second."""
+        if not self.shown:
+            return
         now = time.monotonic()
-        if now - self.told < (1.0 if self.terminal else LINE_S):
+        self.first_ps = time_ps if self.first_ps is None else self.first_ps
+        if now - self.drawn < 1.0:
+            self.update()
             return
-        self.told = now
-        per_day = (time_ps - self.first_ps) / 1000 / (now - self.began) * 86400
-        words = f"{time_ps:.3f} ps, {atoms.get_temperature():.0f} K, {per_day:.3g} ns/day"
-        if self.bar is not None:
-            self.bar.set_postfix_str(words, refresh=False)
-        else:
-            left = (now - self.began) / max(step - self.first, 1) * (self.total - step)
-            print(f"step {step} of {self.total}: {words}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
-
-    @staticmethod
-    def tell(text: str) -> None:
-        """A line that does not disturb the bar."""
-        tqdm.write(text, file=sys.stderr)
+        self.drawn = now
+        per_day = (time_ps - self.first_ps) / 1000 / max(now - self.began, 1e-9) * 86400
+        left = (now - self.began) / max(self.count - self.first, 1) * ((self.total or 0) - self.count) / 60
+        figures = f"{time_ps:.3f} ps, {atoms.get_temperature():.0f} K, {per_day:.3g} ns/day, {left:.0f} min left"
+        self.update(1, figures)

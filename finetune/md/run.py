@@ -22,9 +22,10 @@ from finetune.md.directory import claim, identity, put_back
 from finetune.md.files import Appended, row, trajectory
 from finetune.md.frames import finite, frozen, plain
 from finetune.md.guards import Alarm, Guard
-from finetune.md.progress import Progress, Wish, wishes
+from finetune.md.progress import Steps, Wish, wishes
 from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, check, probe
 from finetune.md.snapshot import Snapshot
+from finetune.progress import line
 
 CHECKPOINT = "checkpoint.npz"
 CALCULATOR = "Calculator"  # who stops a run where there are no forces: it goes on from the last checkpoint
@@ -67,7 +68,7 @@ def simulate(
     probe(atoms, stages)
     claim(place, identity(atoms, stages, output, seed))
     run = _Run(atoms, stages, place, guards, output, seed)
-    with wishes() as wish, Progress(run.total, progress) as bar:
+    with wishes() as wish, Steps(run.total, progress) as bar:
         try:
             run.open()
             if run.step:
@@ -121,7 +122,7 @@ class _Run:
             missing = None if guard in GUARDS else guard.blind(self._snapshot())  # of the usual ones some always are
             if missing:
                 name = type(guard).__name__
-                Progress.tell(f"the guard {name} never acts in this run: the calculator gives no {missing}")
+                line(f"the guard {name} never acts in this run: the calculator gives no {missing}")
         self.references = [guard.reference(self.start) for guard in self.guards]
         self.checkpoint()
 
@@ -172,7 +173,7 @@ class _Run:
         self.rng.bit_generator.state = facts["rng"]
         self.start = Snapshot(began, degrees=facts["start_degrees"], stage_K=facts["start_K"])
 
-    def go(self, wish: Wish, bar: Progress) -> Outcome:
+    def go(self, wish: Wish, bar: Steps) -> Outcome:
         """Step until the end, a guard's stop, or a signal."""
         bar.start(self.step)
         while self.alarm is None and (self.step < self.total):
@@ -182,7 +183,7 @@ class _Run:
             if self.in_stage == self.stages[self.stage].steps:
                 self._enter(self.stage + 1)
             self._advance()
-            bar.show(self.step, self.time_ps, self.atoms)
+            bar.show(self.time_ps, self.atoms)
             if time.monotonic() - self.saved > self.output.checkpoint_s:
                 self.checkpoint()
         if self.alarm is None or self.alarm.guard != CALCULATOR:  # within a step there is nothing to go on from
@@ -246,7 +247,7 @@ class _Run:
         text = f'"{alarm.message.replace(chr(34), chr(39))}"'
         self.files[2].add(row([self.step, self.time_ps, alarm.guard, action, text]))
         if action != "stop":
-            Progress.tell(f"{self.time_ps:.3f} ps: {alarm.guard}: {alarm.message}")
+            line(f"{self.time_ps:.3f} ps: {alarm.guard}: {alarm.message}")
 
     def _story(self, alarm: Alarm) -> dict[str, str]:
         formula = self.atoms.get_chemical_formula()

@@ -19,11 +19,11 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from pymatgen.core import Composition
 from pymatgen.entries.computed_entries import ComputedEntry
-from tqdm import tqdm
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
+from finetune.progress import through
 from finetune.sampling.core import Limits, frozen
 from finetune.sampling.crystals import primitive_cells
 
@@ -141,7 +141,7 @@ def relaxed_entries(
     cache.mkdir(parents=True, exist_ok=True)
     parameters = {"calculator": name, "fmax": relaxation.fmax}
     entries, failed = [], {}
-    for atoms, reason in relaxed(tqdm(crystals, unit="crystal", disable=None), calculator, relaxation, cache):
+    for atoms, reason in relaxed(through(crystals, "relax", len(crystals), "crystals"), calculator, relaxation, cache):
         if reason is None:
             formula, energy = Composition(atoms.get_chemical_formula()), float(atoms.get_potential_energy())
             entries.append(ComputedEntry(formula, energy, entry_id=atoms.info["made_by"], parameters=parameters))

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from ase.data import chemical_symbols
 from lightning.pytorch.callbacks import Timer, WeightAveraging
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
@@ -19,7 +18,7 @@ from torch.optim import Optimizer
 from finetune import models
 from finetune.adapting import Shifted, freeze_unused, parameter_groups
 from finetune.data.batching import Batch
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, fitted_to
 from finetune.data.module import FrameData
 from finetune.doctor import check_labels
 from finetune.errors import InputError
@@ -27,6 +26,7 @@ from finetune.evaluation import evaluate
 from finetune.loss import Loss
 from finetune.potential import Potential
 from finetune.properties import Properties
+from finetune.provenance import unseen_message
 from finetune.references import References, fit_references
 from finetune.training.closed_form import ClosedForm, NormalEquations, check_linear, gather, solve, take_up
 
@@ -78,6 +78,7 @@ class FineTune(lightning.LightningModule):
         potential = potential.bare()
         self.potential = potential if isinstance(potential, Shifted) else Shifted(potential)
         self.potential.train()
+        self.earlier = self.potential.training_data
         self.loss, self.optimizer, self.warmup, self.schedule, self.final = loss, optimizer, warmup, schedule, final
         self.groups, self.refit_references = dict(groups or {}), refit_references
         self.solve: ClosedForm | None = solve
@@ -185,6 +186,11 @@ class FineTune(lightning.LightningModule):
         """Loss and errors of a test batch."""
         self.step(batch, "test")
 
+    def on_predict_start(self) -> None:
+        """Warn of elements that no training frame contains."""
+        frames = self.trainer.datamodule.predict_frames  # type: ignore[attr-defined]
+        self.potential.warn_unseen(elements(frames))
+
     def predict_step(self, batch: Batch) -> tuple[Tensor, Tensor, Properties]:
         """Indices of the frames, their numbers of atoms, and what is predicted for them."""
         return batch.frames, batch.n_atoms, self(batch.graph).to("cpu")
@@ -254,15 +260,62 @@ class FineTune(lightning.LightningModule):
                 "averaged weights would remember the coefficients from before they were solved for; leave the callback "
                 "out (--trainer.callbacks null), or refine a finished fit: --model.potential RUN --model.solve null"
             )
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.potential.training_data = fitted_to(data.train_frames, data.valid_frames).after(self.earlier)
         if self.refit_references and not self.trainer.ckpt_path:
-            fitted = refit_references(self.potential, self.trainer.datamodule)  # type: ignore[attr-defined]
+            fitted = refit_references(self.potential, data)
             rank_zero_info(fitted.message())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another model than the fit began with.
+
+        Raises:
+            InputError: the potential or the optimised parameters are others.
+        """
+        began, now = checkpoint.get("potential"), self.potential.config()
+        if began is not None and began != now:
+            raise InputError(
+                f"--ckpt_path: got a fit of {_described(began)}, expected {_described(now, began)}. Give the configs "
+                "that it began with, or start from it with --model.potential RUN and another --trainer.default_root_dir"
+            )
+        for state in checkpoint.get("optimizer_states", []):
+            before, groups = state["param_groups"], self.configure_optimizers().state_dict()["param_groups"]
+            if [(set(g), len(g["params"])) for g in before] != [(set(g), len(g["params"])) for g in groups]:
+                raise InputError(
+                    f"--ckpt_path: got the state of {_groups(before)}, expected {_groups(groups)}. Give the "
+                    "--model.optimizer and --model.groups that the fit began with"
+                )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the potential, so that a `.ckpt` is a model."""
         checkpoint["format"] = models.FORMAT
         checkpoint["potential"] = self.potential.config()
         checkpoint["licence"] = self.potential.licence
+        if self.potential.training_data is not None:
+            checkpoint[models.TRAINING] = self.potential.training_data.plain()
+
+
+def _described(config: dict[str, Any], other: dict[str, Any] | None = None) -> str:
+    """Name of the potential that a config builds, innermost, with the settings that differ from another one."""
+    inner = _innermost(config)
+    name = str(inner["class_path"]).rpartition(".")[2]
+    if other is None or _innermost(other)["class_path"] != inner["class_path"]:
+        return name
+    mine, its = inner["init_args"], _innermost(other)["init_args"]
+    differing = sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key))
+    return f"{name} with another {', '.join(differing)}"
+
+
+def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Names of the parameter groups of an optimiser, and whether it is one of the Adam family."""
+    names = ", ".join(str(group.get("name", k)) for k, group in enumerate(groups))
+    return f"{'Adam' if 'betas' in groups[0] else 'another optimiser'} on {names}"
+
+
+def _innermost(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of the backbone within wrappers."""
+    inner = config["init_args"].get("potential")
+    return _innermost(inner) if isinstance(inner, dict) else config
 
 
 def refit_references(potential: Shifted, data: FrameData) -> References:
@@ -284,10 +337,9 @@ def refit_references(potential: Shifted, data: FrameData) -> References:
     fitted = fit_references([frame.atoms.numbers for frame in frames], difference)
     potential.add(fitted.energies)
     others = [frame for part in ("valid", "test") if part in data.read for frame in data.frames(part)]
-    strange = sorted(elements(others) - elements(frames))
+    strange = elements(others) - elements(frames)
     if strange:
-        names = ", ".join(chemical_symbols[z] for z in strange)
-        warnings.warn(f"no training frame contains {names}; energies of frames that do keep another zero", stacklevel=2)
+        warnings.warn(unseen_message(strange), stacklevel=2)
     return fitted
 
 

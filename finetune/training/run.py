@@ -20,16 +20,14 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from rich.console import Console
 
 from finetune import models, plots
-from finetune.data.frames import Frame
+from finetune.data.frames import Frame, fitted_to
 from finetune.evaluation import Evaluation, compare_table, evaluate
 from finetune.files import write_text
 from finetune.metrics import Errors
 from finetune.potential import Potential
+from finetune.provenance import FITTED
 
 PARTS = {"valid": "validation frames (they chose the epoch)", "test": "test frames (held-out groups)"}
-
-FITTED = "frames.json"  # in a run directory: what it was fitted to
-HASH = 16  # digits of the hash of a structure that stand in it
 
 PACKAGES = ("torch", "lightning", "mace-torch", "chgnet", "e3nn", "ase", "pymatgen", "numpy", "vesin")
 
@@ -199,10 +197,8 @@ class RunDirectory(Callback):
 
 
 def write_fitted(directory: Path, train: Sequence[Frame], valid: Sequence[Frame]) -> None:
-    """Write the hashes of the structures that the model of a directory is trained and validated on, `frames.json`."""
-    parts = {"train": train, "valid": valid}
-    hashes = {part: [frame.structure_hash[:HASH] for frame in frames] for part, frames in parts.items()}
-    write_text(directory / FITTED, json.dumps(hashes) + "\n")
+    """Write the training data of the model of a directory, `frames.json`: elements and hashes of the structures."""
+    write_text(directory / FITTED, json.dumps(fitted_to(train, valid).plain()) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
 from finetune import models
+from finetune.errors import InputError
 
 FILES = (models.BEST, "config.yaml", "provenance.json", "after.json", "summary.md")
 
@@ -54,6 +57,37 @@ class WandbRecord(Callback):
                 if (self.directory / name).is_file():
                     artifact.add_file(str(self.directory / name))
             run.log_artifact(artifact)
+
+
+@contextlib.contextmanager
+def account() -> Iterator[None]:
+    """Report what Weights & Biases refuses, a missing key above all, in one line.
+
+    Raises:
+        InputError: no key, a wrong one, or no connection.
+    """
+    import wandb
+
+    try:
+        yield
+    except (wandb.errors.Error, TimeoutError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        raise InputError(
+            f"Weights & Biases: {reason}. Run `wandb login` once, set WANDB_API_KEY, or keep the record on this "
+            "machine with WANDB_MODE=offline"
+        ) from error
+
+
+def connect(loggers: Iterable[Any]) -> None:
+    """Begin the runs of W&B loggers, before anything is computed for them.
+
+    Raises:
+        InputError: no key, a wrong one, or no connection.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            with account():
+                _ = logger.experiment
 
 
 def wandb_loggers(trainer: Any) -> list[WandbLogger]:
