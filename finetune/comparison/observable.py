@@ -40,7 +40,11 @@ class Observable(ABC):
     """
 
     heading: ClassVar[str] = ""
-    about: ClassVar[str] = ""  # what it says, for the report
+    about: ClassVar[str] = ""  # for the report: how it is measured and how its verdict comes about
+    repeats: ClassVar[str] = (  # for the report: why figures without an interval need none; "" where all have one
+        "Figures without an interval are of given structures: a calculator gives the same numbers in every run, so "
+        "only equal ones are not distinguishable."
+    )
     usual: ClassVar[Mapping[str, Tolerance]] = {}
     revision: ClassVar[int] = 1  # raised where its figures change
     alone: ClassVar[bool] = False  # nothing else may run at the same time
