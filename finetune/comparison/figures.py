@@ -7,7 +7,7 @@ An observable states the floor of a figure in one of four ways:
 
 - `low`, `high` and `samples`: a 95 % interval of the figure and the number of independent measurements behind it;
 - `floor`: the difference itself, for figures that compare two curves;
-- neither: the figure is the same in every run, and `Observable.repeats` says why;
+- neither: the figure is the same in every run, and `Observable.exact` says why;
 - `short`: why the measurement is too short for a verdict, which then is not given.
 """
 

@@ -41,7 +41,7 @@ class Observable(ABC):
 
     heading: ClassVar[str] = ""
     about: ClassVar[str] = ""  # for the report: how it is measured and how its verdict comes about
-    repeats: ClassVar[str] = (  # for the report: why figures without an interval need none; "" where all have one
+    exact: ClassVar[str] = (  # for the report: why figures without an interval need none; "" where all have one
         "Figures without an interval are of given structures: a calculator gives the same numbers in every run, so "
         "only equal ones are not distinguishable."
     )
@@ -142,6 +142,9 @@ def _canonical(value: Any) -> Any:
 def starts(files: Sequence[str], most: int | None = None) -> list[tuple[str, Atoms]]:
     """Names (groups) and structures of files of any kind that ASE reads; of each file `most`, evenly spread.
 
+    Constraints of the files stay on the structures: fixed atoms stay in place in dynamics. Energies, forces and
+    stresses from `single_points` are those of the calculator, without constraints.
+
     Raises:
         InputError: a file that is not there, or holds no structure.
     """
@@ -169,6 +172,7 @@ def single_points(frames: Sequence[Atoms], calculator: BaseCalculator) -> list[P
 
 
 def _single_point(atoms: Atoms, calculator: BaseCalculator) -> Properties | None:
+    atoms.set_constraint()  # a fixed atom has a force too, which ASE would set to zero
     atoms.calc = calculator
     try:
         energy = atoms.get_potential_energy()

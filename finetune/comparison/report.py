@@ -78,7 +78,7 @@ def contents(comparison: Comparison, told: Told) -> dict[str, Any]:
             {
                 "heading": row,
                 "about": observable.about,
-                "repeats": observable.repeats,
+                "exact": observable.exact,
                 "alike": [list(pair) for pair in comparison.alike(row)],
                 "settings": observable.settings(),
                 "tolerances": limits,
