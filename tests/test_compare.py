@@ -166,18 +166,18 @@ def dft(data) -> Labels:
     return Labels(list(data.values()), method="EMT")
 
 
-def test_a_perfect_copy_is_within_and_each_spoiled_one_is_beyond_in_its_own_row(data, broken, tmp_path):
+def test_a_perfect_copy_is_not_distinguishable_and_each_spoiled_one_is_beyond_in_its_own_row(data, broken, tmp_path):
     spoiled = {
         part: Foreign("broken_calculators.Spoiled", {"part": part, "factor": factor})
         for part, factor in (("forces", 1.5), ("volume", 60.0), ("pairs", 2.0))
     }
     found = compare({"DFT": dft(data), "copy": EMT(), **spoiled}, rows(data), tmp_path / "c", "DFT", progress=False)
     names = ["Errors on labelled frames", "Equations of state", "Pair curves"]
-    assert [found.verdict(row, "copy").word for row in names] == ["within"] * 3
+    assert [found.verdict(row, "copy").word for row in names] == ["same"] * 3
     for part, wrong in zip(spoiled, names, strict=True):
         verdicts = {row: found.verdict(row, part).word for row in names}
         assert verdicts.pop(wrong) in ("off", "beyond"), (part, verdicts)
-        assert set(verdicts.values()) == {"within"}, part
+        assert set(verdicts.values()) == {"same"}, part
 
 
 def test_what_raises_hangs_dies_or_gives_no_number_costs_its_own_cells_only(data, broken, tmp_path):
@@ -188,7 +188,7 @@ def test_what_raises_hangs_dies_or_gives_no_number_costs_its_own_cells_only(data
     assert time.monotonic() - begin < 60
     for observable in observables:
         row = observable.name()
-        assert found.verdict(row, "EMT").word == "within"
+        assert found.verdict(row, "EMT").word == "same"
         assert "the licence server is asleep" in found.results[row, "Raises"].error
         assert "number" in found.results[row, "Nothing"].error or found.verdict(row, "Nothing").word == "beyond"
         assert "not finished after 6 s" in found.results[row, "Hangs"].error
@@ -386,7 +386,7 @@ def test_a_report_on_a_part_says_what_is_not_there_yet(data, tmp_path):
     columns = {"DFT": dft(data), "EMT": EMT()}
     compare(columns, rows(data)[:1], tmp_path / "c", progress=False)
     part = compare(columns, rows(data)[:2], tmp_path / "c", progress=False, computed=False)
-    assert part.verdict("Errors on labelled frames", "EMT").word == "within"
+    assert part.verdict("Errors on labelled frames", "EMT").word == "same"
     assert "not computed yet" in part.results["Equations of state", "EMT"].error
     write_report(part, tmp_path / "c")
     assert "- no result: Equations of state, EMT: not computed yet" in (tmp_path / "c" / "report.md").read_text()
@@ -434,7 +434,7 @@ def test_the_page_holds_all_that_it_shows(data, tmp_path):
     for words in ("Equations of state", "Cu-Cu", "within DFT", "recorded labels", "EMT"):
         assert words in outside
     table = (tmp_path / "c" / "report.md").read_text()
-    assert "| Equations of state | ● 0×" in table
+    assert "| Equations of state | ≈ not distinguishable" in table
     assert "V0 1 %; B0 0.5 GPa + 5 %; Δ 3 meV/atom (right: 0)." in outside
     assert "Passes within: spurious minima 0.05 (right: 0); falls at contact 0.05 (right: 0)." in outside
 

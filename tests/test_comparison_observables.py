@@ -340,11 +340,11 @@ def morse_energy(r):
     return 0.9 * ((1 - np.exp(-1.4 * (r - 2.7))) ** 2 - 1)
 
 
-def test_errors_of_both_sides_count_when_figures_are_judged():
+def test_intervals_of_both_sides_are_the_floor_where_they_exceed_the_uncertainty():
     limits = {"coordination": Tolerance(0.1)}
     reference = Measured([Figure("Li-S", "coordination", 4.0, "", 3.6, 4.4)])
     ratio = judge([Figure("Li-S", "coordination", 5.0, "", 4.7, 5.3)], reference, limits)[0].ratio
-    assert ratio == pytest.approx(1.0 / np.sqrt(0.1**2 + 0.4**2 + 0.3**2))
+    assert ratio == pytest.approx(1.0 / np.sqrt(0.4**2 + 0.3**2))
 
 
 def test_a_potential_that_never_resists_is_a_hole(tmp_path):

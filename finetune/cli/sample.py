@@ -86,10 +86,10 @@ def as_reference(atoms: Atoms) -> Atoms:
     frame = unlabelled(atoms)
     if not labelled(atoms):
         return frame
-    frame.info["REF_energy"] = atoms.get_potential_energy()
-    frame.arrays["REF_forces"] = atoms.get_forces()
+    frame.info["REF_energy"] = atoms.get_potential_energy(apply_constraint=False)
+    frame.arrays["REF_forces"] = atoms.get_forces(apply_constraint=False)
     if "stress" in atoms.calc.results:
-        frame.info["REF_stress"] = atoms.get_stress(voigt=False)
+        frame.info["REF_stress"] = atoms.get_stress(voigt=False, apply_constraint=False)
     return frame
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 from finetune.comparison import cells as one
@@ -43,12 +44,19 @@ class Comparison:
     provenance: Mapping[str, Mapping[str, str]]
     warnings: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
-    def judged(self, row: str, name: str) -> list[Judged]:
-        """Figures of a cell beside the reference; none where it failed or was not wanted."""
+    def judged(self, row: str, name: str, beside: str | None = None) -> list[Judged]:
+        """Figures of a cell beside the reference; none where it failed or was not wanted.
+
+        Args:
+            row: heading of the observable.
+            name: name of the column.
+            beside: the column to compare with; None takes the reference.
+        """
         result = self.results.get((row, name))
         if result is None or result.measured is None:
             return []
-        standard = self.results.get((row, self.reference)) if self.reference is not None else None
+        beside = self.reference if beside is None else beside
+        standard = self.results.get((row, beside)) if beside is not None else None
         reference = standard.measured if standard is not None else None
         own: list[Figure] = [*result.measured.figures]
         observable = self.observables[row]
@@ -58,19 +66,29 @@ class Comparison:
             there = {figure.name for figure in own}
             wanted = [f for f in reference.figures if f.kind in limits and f.kind not in observable.strict]
             lacking = [figure for figure in wanted if figure.name not in there]
-            own += [replace(figure, value=math.nan, low=None, high=None) for figure in lacking]
+            own += [replace(f, value=math.nan, low=None, high=None, floor=None, short="") for f in lacking]
         return judge(own, reference, limits, observable.strict)
 
-    def verdict(self, row: str, name: str) -> Verdict:
-        """A cell in a few words: its class, what it says, of which figure."""
+    def verdict(self, row: str, name: str, beside: str | None = None) -> Verdict:
+        """A cell in a few words: its class, its distance, the figure that decides; see `judged` for the arguments."""
         result = self.results.get((row, name))
-        if result is None or (name == self.reference and result.error == one.NOTHING):
+        if result is None or result.error == one.NOTHING:
             return Verdict("none")
         if result.measured is None:
             return Verdict("failed", result.error.split(":")[0].split("(")[0][:48])
-        if name == self.reference:
+        if name == (self.reference if beside is None else beside):
             return Verdict("told", "–")
-        return self.observables[row].verdict(result.measured, self.judged(row, name))
+        return self.observables[row].verdict(result.measured, self.judged(row, name, beside))
+
+    def alike(self, row: str) -> list[tuple[str, str]]:
+        """Pairs of columns, the reference left out, that are not distinguishable from each other in a row."""
+        names = [name for name in self.columns if name != self.reference]
+        there = [name for name in names if (found := self.results.get((row, name))) and found.measured is not None]
+        return [
+            (a, b)
+            for a, b in combinations(there, 2)
+            if {self.verdict(row, a, b).word, self.verdict(row, b, a).word} == {"same"}
+        ]
 
 
 def compare(

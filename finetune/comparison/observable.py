@@ -40,7 +40,11 @@ class Observable(ABC):
     """
 
     heading: ClassVar[str] = ""
-    about: ClassVar[str] = ""  # what it says, for the report
+    about: ClassVar[str] = ""  # for the report: how it is measured and how its verdict comes about
+    exact: ClassVar[str] = (  # for the report: why figures without an interval need none; "" where all have one
+        "Figures without an interval are of given structures: a calculator gives the same numbers in every run, so "
+        "only equal ones are not distinguishable."
+    )
     usual: ClassVar[Mapping[str, Tolerance]] = {}
     revision: ClassVar[int] = 1  # raised where its figures change
     alone: ClassVar[bool] = False  # nothing else may run at the same time
@@ -143,6 +147,9 @@ def _canonical(value: Any) -> Any:
 def starts(files: Sequence[str], most: int | None = None) -> list[tuple[str, Atoms]]:
     """Names (groups) and structures of files of any kind that ASE reads; of each file `most`, evenly spread.
 
+    Constraints of the files stay on the structures: fixed atoms stay in place in dynamics. Energies, forces and
+    stresses from `single_points` are those of the calculator, without constraints.
+
     Raises:
         InputError: a file that is not there, or holds no structure.
     """
@@ -170,6 +177,7 @@ def single_points(frames: Sequence[Atoms], calculator: BaseCalculator) -> list[P
 
 
 def _single_point(atoms: Atoms, calculator: BaseCalculator) -> Properties | None:
+    atoms.set_constraint()  # a fixed atom has a force too, which ASE would set to zero
     atoms.calc = calculator
     try:
         energy = atoms.get_potential_energy()

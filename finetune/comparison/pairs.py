@@ -264,6 +264,7 @@ class Compression(Observable):
         scale, resists, volume = 1.0, False, atoms.get_volume() / len(atoms)
         while scale >= self.smallest:
             squeezed = atoms.copy()
+            squeezed.set_constraint()
             squeezed.set_cell(atoms.cell * scale, scale_atoms=True)
             point = single_points([squeezed], calculator)[0]
             if point is None:

@@ -19,15 +19,20 @@ from finetune.comparison.drawing import panels
 from finetune.comparison.figures import Curve, Judged, times
 from finetune.files import write_text
 
-SYMBOLS = {"within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}
+SYMBOLS = {"same": "≈", "within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}
 MEANING = {
+    "same": "not distinguishable: the difference is below the floor",
     "within": "within DFT's own uncertainty, or passes",
     "near": "within 3 times of it",
     "off": "within 10 times",
     "beyond": "beyond 10 times, or fails",
     "failed": "no result",
-    "told": "told, not judged",
+    "told": "no verdict",
 }
+UNIT = (
+    "in units of DFT's own uncertainty (what two careful calculations may differ by), or of the floor (the difference "
+    "that the same thing measured twice shows), the larger of both"
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def contents(comparison: Comparison, told: Told) -> dict[str, Any]:
             {
                 "heading": row,
                 "about": observable.about,
+                "exact": observable.exact,
+                "alike": [list(pair) for pair in comparison.alike(row)],
                 "settings": observable.settings(),
                 "tolerances": limits,
                 "strict": list(observable.strict),
@@ -115,8 +122,10 @@ def _row(judged: Judged) -> dict[str, Any]:
         "kind": figure.kind,
         "unit": figure.unit,
         **{name: _number(value) for name, value in numbers.items()},
+        "floor": _number(figure.floor),
         "ratio": _number(distance),
         "class": judged.word,
+        "short": judged.short,
     }
 
 
@@ -145,18 +154,26 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines = [f"## {content['title']}", ""]
     if content["reference"]:
         lines += [
-            f"Each cell: how far the worst figure is from {content['reference']}, in units of DFT's own uncertainty. "
+            f"Each cell: how far the worst figure is from {content['reference']}, {UNIT}. "
             + ", ".join(f"{SYMBOLS[word]} {MEANING[word]}" for word in MEANING),
             "",
         ]
     lines += ["| | " + " | ".join(map(_escaped, names)) + " |", "|---|" + "---|" * len(names)]
-    faults = []
+    faults, alike = [], []
     for row in content["rows"]:
         cells = [row["cells"].get(name) for name in names]
         lines.append(f"| {_escaped(row['heading'])} | " + " | ".join(map(_told, cells)) + " |")
         failed = [(name, cell) for name, cell in row["cells"].items() if cell["verdict"] == "failed"]
         faults += [f"- no result: {row['heading']}, {name}: {cell['error']}" for name, cell in failed]
-    lines += ["", *faults, *([""] if faults else []), *(f"    {command}" for command in content["commands"]), ""]
+        alike += [f"- not distinguishable: {row['heading']}, {a} and {b}" for a, b in row.get("alike", [])]
+    lines += [
+        "",
+        *faults,
+        *alike,
+        *([""] if faults or alike else []),
+        *(f"    {command}" for command in content["commands"]),
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -191,6 +208,7 @@ def page(content: Mapping[str, Any]) -> str:
         notes=_notes(content),
         symbols=SYMBOLS,
         meaning=MEANING,
+        unit=UNIT,
         plots=drawn,
         tables=_tables(content),
         limits={row["heading"]: _limits(row) for row in content["rows"]},

@@ -146,14 +146,17 @@ def _version(package: str) -> str:
 
 
 def with_labels(atoms: Atoms, calculator: BaseCalculator) -> Atoms:
-    """A copy with `REF_energy` (eV), `REF_forces` (eV/Å) and, where there is a cell, `REF_stress` (eV/Å³, Voigt)."""
-    energy = atoms.get_potential_energy()
+    """A copy with `REF_energy` (eV), `REF_forces` (eV/Å) and, where there is a cell, `REF_stress` (eV/Å³, Voigt).
+
+    Labels are those of the calculator, without constraints: a fixed atom has a force too.
+    """
+    energy = atoms.get_potential_energy(apply_constraint=False)
     labelled = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc, info=dict(atoms.info))
     if "initial_magmoms" in atoms.arrays:
         labelled.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
-    labelled.arrays["REF_forces"] = np.asarray(atoms.get_forces(), dtype=float)
+    labelled.arrays["REF_forces"] = np.asarray(atoms.get_forces(apply_constraint=False), dtype=float)
     if atoms.cell.rank == 3 and atoms.pbc.all() and "stress" in calculator.implemented_properties:
-        labelled.info["REF_stress"] = np.asarray(atoms.get_stress(), dtype=float)
+        labelled.info["REF_stress"] = np.asarray(atoms.get_stress(apply_constraint=False), dtype=float)
     labelled.info["REF_energy"] = float(calculator.results.get("free_energy", energy))
     return labelled
 

@@ -56,9 +56,11 @@ class Limits:
             return "atoms too close"
         if not labelled(atoms):
             return None
-        if not np.linalg.norm(atoms.get_forces(), axis=1).max() <= self.force:  # NaN is rejected too
+        if (
+            not np.linalg.norm(atoms.get_forces(apply_constraint=False), axis=1).max() <= self.force
+        ):  # NaN is rejected too
             return f"force above {self.force:g} eV/Å"
-        if "stress" in atoms.calc.results and not atoms.get_stress()[:3].mean() <= self.tension:
+        if "stress" in atoms.calc.results and not atoms.get_stress(apply_constraint=False)[:3].mean() <= self.tension:
             return f"tension above {self.tension:g} eV/Å³"
         return None
 
@@ -176,11 +178,17 @@ def labelled(atoms: Atoms) -> bool:
 
 
 def frozen(atoms: Atoms, calculator: BaseCalculator) -> Atoms:
-    """A copy that keeps energy (eV), forces (eV/Å) and, with a cell, stress (eV/Å³), computed if they are not yet."""
+    """A copy that keeps energy (eV), forces (eV/Å) and, with a cell, stress (eV/Å³), computed if they are not yet.
+
+    They are those of the calculator, without constraints: a fixed atom has a force too.
+    """
     atoms.calc = calculator
-    results = {"energy": float(atoms.get_potential_energy()), "forces": np.asarray(atoms.get_forces(), dtype=float)}
+    results = {
+        "energy": float(atoms.get_potential_energy(apply_constraint=False)),
+        "forces": np.asarray(atoms.get_forces(apply_constraint=False), dtype=float),
+    }
     if atoms.cell.rank == 3 and "stress" in calculator.implemented_properties:
-        results["stress"] = np.asarray(atoms.get_stress(), dtype=float)
+        results["stress"] = np.asarray(atoms.get_stress(apply_constraint=False), dtype=float)
     copy = atoms.copy()
     copy.calc = SinglePointCalculator(copy, **results)
     return copy
