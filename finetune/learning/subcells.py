@@ -20,8 +20,8 @@ from ase.neighborlist import neighbor_list
 from vesin import NeighborList
 
 from finetune.errors import InputError
-from finetune.learning.molecules import molecules
 from finetune.learning.surroundings import relaxed, surroundings
+from finetune.sampling.molecules import molecules
 
 LENGTHS, PLACES = 6, 3  # of windows that are tried along each lattice vector
 SPHERE_A = 6.0  # radius within which atoms are counted for the volume of one

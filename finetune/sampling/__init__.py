@@ -8,6 +8,7 @@ from finetune.sampling.dynamics import Densified, Dynamics, Melt, MeltQuench, Re
 from finetune.sampling.interfaces import Coherent, Matching
 from finetune.sampling.listed import Dimers, Files, IsolatedAtoms
 from finetune.sampling.packing import MixingLine, Packed
+from finetune.sampling.polyatomic import Coordination, PackedUnits
 from finetune.sampling.products import Products
 from finetune.sampling.slabs import Face
 from finetune.sampling.stacks import Stacked
@@ -15,6 +16,7 @@ from finetune.sampling.stacks import Stacked
 __all__ = [
     "Coherent",
     "Context",
+    "Coordination",
     "Crystals",
     "Densified",
     "Dimers",
@@ -31,6 +33,7 @@ __all__ = [
     "MeltQuench",
     "MixingLine",
     "Packed",
+    "PackedUnits",
     "Products",
     "Rattled",
     "Recipe",

@@ -250,7 +250,7 @@ def at_least(owner: object, **least: int | float) -> None:
         values = value if isinstance(value, tuple) else () if value is None else (value,)
         if value == ():
             raise InputError(f"`{name}` of {type(owner).__name__} is empty; name one or more")
-        if not all(v >= low for v in values if not isinstance(v, str | tuple)):
+        if not all(v >= low for v in values if not isinstance(v, str | tuple | dict)):
             shown = list(value) if isinstance(value, tuple) else value
             raise InputError(f"`{name}` of {type(owner).__name__} is {shown}; give {low:g} or more")
 

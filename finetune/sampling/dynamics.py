@@ -1,4 +1,4 @@
-"""Dynamics with any calculator: relaxed a little, snapshots, glasses out of melts, and the density at a pressure."""
+"""Dynamics with any calculator: relaxed a little, snapshots, quenched melts, and the density at a pressure."""
 
 from __future__ import annotations
 
@@ -108,15 +108,15 @@ class Melt(Dynamics):
 
 @dataclass(frozen=True)
 class MeltQuench(Sampler):
-    """Glasses: heated, held and cooled at constant volume by Langevin dynamics.
+    """Melts and quenched cells: heated, held and cooled at constant volume by Langevin dynamics.
 
     Attributes:
         melt_K: lowest and highest temperature of the melt.
-        final_K: temperature of the glass.
+        final_K: temperature at the end, K.
         heat: steps from `final_K` to the melt.
         hold: steps in the melt.
         cool: steps back, linear in temperature.
-        snapshots: frames per parent, evenly spread over hold and cooling; the last one is the glass.
+        snapshots: frames per parent, evenly spread over hold and cooling; the last one is at `final_K`.
         timestep_fs: time step, fs.
         friction_per_fs: friction of the thermostat, 1/fs.
     """

@@ -1,4 +1,4 @@
-"""Glasses to begin with: atoms packed at random, of a random or an exact composition."""
+"""Disordered mixtures: atoms packed at random, of a random or an exact composition."""
 
 from __future__ import annotations
 
