@@ -84,6 +84,7 @@ def jobs() -> Iterator[tuple[str, Setting]]:
         (packed, 15, series, ()),  # 2x2x2
         (units, 15, series, ()),
         (contact, 12.5, series, cold),  # 4x4x1
+        (units, 7, both, ()),  # 1x1x1
         (metal, 15, series, cold),  # 3x3x3
         (crystal, 10, series, ()),  # 2x3x2
         (melt, 15, series, cold),  # 3x3x3
@@ -118,7 +119,7 @@ def jobs() -> Iterator[tuple[str, Setting]]:
     yield packed, Setting(width=0.0125)
     yield packed, Setting(width=0.05, converged=True)
     yield metal, Setting(width=0.05, converged=True)
-    yield from ((name, Setting(width=width, length_A=7)) for name in (units, crystal) for width in both)
+    yield from ((crystal, Setting(width=width, length_A=7)) for width in both)
     yield from ((units, Setting(ecut=ecut, length_A=7)) for ecut in (400, 600, 500, 350))
 
 
