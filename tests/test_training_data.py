@@ -117,11 +117,12 @@ def test_predict_warns_of_an_element_in_no_training_frame(run, files, tmp_path):
 def test_a_calculator_warns_once_of_an_element_in_no_training_frame(run, files):
     atoms = ase.io.read(files["other"], 0)
     atoms.calc = finetune.calculator(run, device="cpu")
-    with pytest.warns(UserWarning, match=WARNING) as found:
+    with pytest.warns(UserWarning, match=WARNING):
         atoms.get_potential_energy()
-        atoms.rattle(0.01)
+    atoms.rattle(0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
         atoms.get_potential_energy()
-    assert sum(WARNING in str(one.message) for one in found) == 1
 
 
 @pytest.mark.parametrize("calculator", ["run", "committee"])
@@ -153,7 +154,7 @@ def test_compare_warns_of_an_element_in_no_training_frame(run, files, tmp_path):
 def test_chgnet_warns_of_the_five_elements_that_its_training_set_lacks():
     # The transfer-learned weights have a reference energy of exactly 0 where their training set has no frame.
     reference = CHGNet("r2scan").model.composition_model.fc.weight[0]
-    lacking = {z for z in range(1, 95) if reference[z - 1] == 0}
+    lacking = {z for z in range(1, 95) if abs(reference[z - 1]) < 1e-6}
     assert CHGNet("r2scan").unseen(range(1, 95)) == lacking
     assert {chemical_symbols[z] for z in CHGNet().unseen(range(1, 95))} == {"Po", "At", "Rn", "Fr", "Ra"}
     assert CHGNet().unseen([84, 3]) == lacking & {84}
