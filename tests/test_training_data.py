@@ -136,6 +136,16 @@ def test_md_warns_of_an_element_in_no_training_frame(run, files, tmp_path, calcu
                        f"--calculator={model}", "--directory", tmp_path / "md") == 0  # fmt: skip
 
 
+def test_labelling_with_a_model_warns_of_an_element_in_no_training_frame(run, files, tmp_path):
+    settings = f"{{model: '{run}'}}"
+    (tmp_path / "label.yaml").write_text(
+        "labeller: {class_path: finetune.labelling.Calculated, "
+        f"init_args: {{calculator: finetune.calculator, settings: {settings}}}}}\n"
+    )
+    with pytest.warns(UserWarning, match=WARNING):
+        assert command("label", files["other"], "-c", tmp_path / "label.yaml", "--output", tmp_path / "o.extxyz") == 0
+
+
 def test_export_warns_of_an_element_in_no_training_frame(run, files, tmp_path, capfd):
     assert command("export", run, "--output", tmp_path / "a.pt") == 0
     assert "no training frame contains elements other than Li, S" in capfd.readouterr().err
