@@ -16,11 +16,12 @@ import torch
 from finetune import models
 
 from .commands import THEIR_WARNINGS, command, fit_arguments, process, write_parts
+from .structures import ROOT
 
 pytestmark = THEIR_WARNINGS
 
 EPOCHS = 10
-# far too high a learning rate, so that an early epoch often stays the best; and weights that are pulled to where they began
+# far too high a learning rate, so that an early epoch often stays the best; and an anchor
 MORE = (
     "--trainer.max_epochs",
     str(EPOCHS),
@@ -212,3 +213,26 @@ def test_a_fit_that_is_stopped_by_the_user_says_how_to_go_on(files, uninterrupte
     assert "--ckpt_path last goes on with a fit" in said
     assert command(*fit_arguments(files, tmp_path / "run", *MORE, "--ckpt_path", "last")) == 0
     assert_equal_runs(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("-c", "configs/mace-scratch.yaml"), ("got a fit of CHGNet, expected MACE",)),
+        (("-c", "configs/chgnet.yaml"), ("got a fit of CHGNet, expected CHGNet with another architecture",)),
+        (("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"), ("another optimiser",)),
+        (("--model.groups", "{embedding: 0.0}"), ("expected Adam on interactions, readouts",)),
+    ],
+)
+def test_resuming_with_another_model_or_optimiser_ends_in_one_line(
+    uninterrupted, files, tmp_path, capfd, monkeypatch, more, words
+):
+    monkeypatch.chdir(ROOT)
+    directory = copy_of(uninterrupted, tmp_path / "run")
+    again = ("--trainer.max_epochs", str(EPOCHS + 1), "--ckpt_path", "last")
+    assert command(*fit_arguments(files, directory, *MORE[4:], *more, *again)) == 1
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    for word in words:
+        assert word in errors[0]
+    assert content(directory, models.LAST)["epoch"] == EPOCHS - 1

@@ -14,7 +14,7 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from .commands import THEIR_WARNINGS, command, fit_arguments, write_parts
+from .commands import THEIR_WARNINGS, command, fit_arguments, process, write_parts
 from .structures import ROOT
 
 pytestmark = THEIR_WARNINGS
@@ -121,3 +121,27 @@ def test_the_model_is_recorded_as_an_artifact(records, recorded):
     sizes = {content.path: content.size for content in artifact.manifest.contents}
     assert {"best.ckpt", "config.yaml", "provenance.json", "after.json", "summary.md"} <= set(sizes)
     assert sizes["best.ckpt"] == (recorded / "run/best.ckpt").stat().st_size
+
+
+@pytest.mark.parametrize("command_line", ["fit", "compare"])
+def test_without_a_key_a_command_ends_in_one_line_before_it_computes(tmp_path, command_line):
+    files = write_parts(tmp_path)
+    if command_line == "fit":
+        arguments = fit_arguments(files, tmp_path / "run", "-c", ROOT / "configs/wandb.yaml")
+    else:
+        (tmp_path / "compare.yaml").write_text(
+            "columns: {chgnet: chgnet}\nobservables:\n"
+            f"  - {{class_path: finetune.comparison.Errors, init_args: {{files: ['{files['valid']}']}}}}\n"
+        )
+        config = ("-c", tmp_path / "compare.yaml", "--wandb_project", "p")
+        arguments = ["compare", *config, "--output", tmp_path / "run"]
+    environment = {"WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    started = process(*arguments, log=tmp_path / "log", cwd=tmp_path, **environment)
+    assert started.wait(PATIENCE_S * 4) == 1
+    said = (tmp_path / "log").read_text()
+    assert "Traceback" not in said
+    [error] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "wandb login" in error
+    assert "WANDB_MODE=offline" in error
+    assert not list((tmp_path / "run").glob("*.ckpt"))
+    assert not (tmp_path / "run" / "cells").exists()

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A command may give another status: that of `doctor` is 1 where training should not go on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    warnings.formatwarning = one_line
+    before, warnings.formatwarning = warnings.formatwarning, one_line
     if "" not in sys.path:
         sys.path.append("")  # classes of the user's own in the working directory, after all that is installed
     try:
@@ -89,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in TOLD:
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
+    finally:
+        warnings.formatwarning = before
 
 
 def one_line(

@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,7 @@ VERSIONS = {  # how programs outside Python print their version
     "VASP": re.compile(r"^\s*vasp\.(\d[\w.]*)", re.MULTILINE),
     "CP2K": re.compile(r"CP2K\| version string:\s+CP2K version (\S+)"),
 }
+MODELS = ("finetune.calculator", "finetune.calculators.calculator")  # whose labels are those of a model of ours
 EXTRAS = ("gpaw",)  # codes that an extra of this package brings, by its name
 
 
@@ -87,6 +88,11 @@ class Calculated(Labeller):
             raise InputError(f"{self.calculator} does not take these settings: {error}") from error
         if "{kpoints}" in self.settings.values() and self.kpoints is None:
             raise InputError("the settings ask for {kpoints} and there is no grid; give kpoints: {length_A: 15}")
+
+    def warn_unseen(self, numbers: Iterable[int]) -> None:
+        """Warn of elements that no training frame contains, where the labels are those of a model of ours."""
+        if self.calculator in MODELS:
+            _imported(self.calculator)(**{**self.settings, "device": "cpu"}).potential.warn_unseen(numbers)
 
     def label(self, atoms: Atoms) -> Outcome:
         """Label one frame in a temporary folder, with the settings first and then with each fallback."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ class Labeller(Method):
     @abstractmethod
     def label(self, atoms: Atoms) -> Outcome:
         """Label one frame; whatever the code raises becomes a reason, not an exception."""
+
+    def warn_unseen(self, numbers: Iterable[int]) -> None:
+        """Warn of elements, by atomic number, that no training frame of a model that labels contains."""
+        return
 
 
 class Folders(Method):

@@ -13,6 +13,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -97,6 +98,7 @@ def begin(threads: int, folder: str) -> None:
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
     os.environ["TMPDIR"] = folder
     os.setpgid(0, 0)
+    warnings.filterwarnings("ignore", "no training frame contains")  # the command itself warns
     end_with_parent()
 
 

@@ -69,6 +69,9 @@ def label(
             for name in wanted if retry else ():
                 if not store.done(name):
                     store.forget(name)
+            todo = {int(z) for name, atoms in wanted.items() if not store.done(name) for z in atoms.numbers}
+            if todo:
+                labeller.warn_unseen(todo)
             with Progress("label", len(wanted), "frames", delay=0.0) as bar:
                 _rounds(wanted, labeller, executor, store, bar)
     finally:
