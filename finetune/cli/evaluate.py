@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json as jsonlib
+import warnings
 from pathlib import Path
 
 import jsonargparse
+import numpy as np
 from rich.console import Console
 
 from finetune import models
@@ -14,6 +16,9 @@ from finetune.cli.inputs import switched
 from finetune.data.checking import check, check_units
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
+from finetune.doctor.stress_order import better_order
+from finetune.errors import InputError
+from finetune.evaluation import Evaluation
 from finetune.evaluation import evaluate as errors_of
 from finetune.files import write_text
 
@@ -21,6 +26,30 @@ from finetune.files import write_text
 def run(arguments: list[str]) -> None:
     """Evaluate with arguments as on the command line; `--trusted` alone means true."""
     jsonargparse.auto_cli(evaluate, args=switched(arguments)[1:], prog="finetune evaluate", as_positional=True)
+
+
+def check_finite(result: Evaluation, file: str) -> None:
+    """Check that labels and predictions give errors.
+
+    Raises:
+        InputError: a prediction that is not finite, or no error of energy, forces or stress at all.
+    """
+    ends = np.cumsum(result.n_atoms.numpy())
+    for name in ("energy", "forces", "stress"):
+        label, predicted = (getattr(part, name).numpy() for part in (result.labels, result.predicted))
+        rows = np.flatnonzero((np.isfinite(label) & ~np.isfinite(predicted)).reshape(len(label), -1).any(axis=1))
+        if len(rows):
+            frame = int(np.searchsorted(ends, rows[0], side="right")) if name == "forces" else int(rows[0])
+            raise InputError(
+                f"{result.frames[frame].where()}: got {name} of the model that are not finite, expected numbers. Check "
+                "the positions, or drop the frame"
+            )
+    keys = ("energy_mae", "forces_mae", "stress_mae")
+    if not any(np.isfinite(result.errors.all.get(key, np.nan)) for key in keys):
+        raise InputError(
+            f"{file}: got no label of energy, forces or stress that the model predicts, expected one. Name their keys "
+            "with --keys"
+        )
 
 
 def evaluate(
@@ -55,6 +84,9 @@ def evaluate(
     if units:
         check_units(frames)
     result = errors_of(potential, frames, shift=not potential.shifted, batch_edges=batch_edges)
+    check_finite(result, file)
+    if words := better_order(result.labels.stress.numpy(), result.predicted.stress.numpy()):
+        warnings.warn(f"stress of {file}: {words}", stacklevel=2)
     Console().print(result.table())
     if json is not None:
         write_text(Path(json), jsonlib.dumps(result.json(), indent=1, ensure_ascii=False) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from finetune.errors import InputError, unknown
@@ -37,6 +38,8 @@ TOLD = {
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 }
 
+python_format = warnings.formatwarning
+
 HELP = """usage: finetune COMMAND ...
 
 Fine-tune universal interatomic potentials on your DFT data, and see how far the result can be trusted.
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A command may give another status: that of `doctor` is 1 where training should not go on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.formatwarning = _in_a_line
     if "" not in sys.path:
         sys.path.append("")  # classes of the user's own in the working directory, after all that is installed
     try:
@@ -84,6 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in TOLD:
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
+
+
+def _in_a_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning to the user as one line; others as Python shows them, with the place in the code."""
+    if category is UserWarning:
+        return f"warning: {message}\n"
+    return python_format(message, category, filename, lineno, line)
 
 
 def _tell(message: str) -> int:
