@@ -437,6 +437,7 @@ def test_steps_whose_electrons_did_not_converge_are_left_out_and_named(tmp_path)
     assert len(read(tmp_path / "vasprun.xml")) == 6
 
 
+@pytest.mark.filterwarnings("ignore:.*machine-learned force field")
 def test_unconverged_steps_of_an_outcar_are_left_out_and_named(tmp_path):
     text = lzma.decompress((CASES / "OUTCAR_train.xz").read_bytes()).decode()
     text = text.replace("NELM   =     60", "NELM   =      8")

@@ -145,7 +145,7 @@ def _warn_near(frames: Sequence[Named], found: Sequence[_Found], keys: LabelKeys
             if ("stress", key) not in lost and not any(other == "stress" for other, _ in lost):
                 warnings.warn(
                     f"{_files(frames)}: no stress is read in {count} of {len(frames)} frames, but they have {key}, "
-                    f"which is not read. {hint(VIRIALS, key)} reads it: stress = -virial / volume",
+                    f"not read. {hint(VIRIALS, key)} reads it: stress = -virial / volume",
                     stacklevel=2,
                 )
             continue
