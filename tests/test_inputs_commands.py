@@ -150,7 +150,7 @@ def test_velocities_are_read_in_the_unit_that_is_given(tmp_path, name, unit):
 def test_velocities_that_are_not_read_are_told_when_momenta_are_drawn(tmp_path):
     atoms = moving()
     atoms.arrays["vel"] = atoms.get_velocities()
-    stages = [Stage(Langevin(temperature_K=300), 0.002)]
+    stages = [Stage(Langevin(temperature_K=300.0), 0.002)]
     atoms.calc = LennardJones(**LJ)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -182,11 +182,11 @@ def test_fixed_atoms_stay_in_langevin_dynamics_and_npt_refuses_them(tmp_path):
     assert isinstance(atoms.constraints[0], FixAtoms)
     before = atoms.positions.copy()
     atoms.calc = LennardJones(**LJ)
-    simulate(atoms, [Stage(Langevin(temperature_K=300), 0.02)], tmp_path / "run", [], progress=False)
+    simulate(atoms, [Stage(Langevin(temperature_K=300.0), 0.02)], tmp_path / "run", [], progress=False)
     moved = np.linalg.norm(atoms.positions - before, axis=1) > 1e-6
     assert moved.tolist() == [False] * 4 + [True] * 12
     with pytest.raises(InputError, match="does not go with fixed atoms; use Langevin"):
-        simulate(atoms, [Stage(NPT(temperature_K=300), 0.02)], tmp_path / "npt", [], progress=False)
+        simulate(atoms, [Stage(NPT(temperature_K=300.0), 0.02)], tmp_path / "npt", [], progress=False)
 
 
 def test_a_structure_of_dynamics_keeps_the_mass_of_deuterium(tmp_path):
