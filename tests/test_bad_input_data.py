@@ -88,8 +88,8 @@ def test_no_labels_suggests_the_keys_that_are_there(tmp_path):
     ase.io.write(tmp_path / "a.extxyz", atoms)
     message = refused(tmp_path / "a.extxyz")
     assert "no labels" in message
-    assert "keys.energy=dft_energy" in message
-    assert "keys.forces=dft_forces" in message
+    assert "--keys.energy dft_energy" in message
+    assert "--keys.forces dft_forces" in message
 
 
 def test_a_label_key_that_is_not_there_offers_those_that_are():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json as jsonlib
+import warnings
 from pathlib import Path
 
 import jsonargparse
+import numpy as np
 from rich.console import Console
 
 from finetune import models
@@ -15,8 +17,9 @@ from finetune.data.checking import check, check_units
 from finetune.data.frames import isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
+from finetune.doctor.stress_order import better_order
 from finetune.errors import InputError
-from finetune.evaluation import WIDE, fit_shift
+from finetune.evaluation import WIDE, Evaluation, fit_shift
 from finetune.evaluation import evaluate as errors_of
 from finetune.files import write_text
 from finetune.provenance import overlap_message
@@ -26,6 +29,30 @@ from finetune.references import References
 def run(arguments: list[str]) -> None:
     """Evaluate with arguments as on the command line; `--trusted` alone means true."""
     jsonargparse.auto_cli(evaluate, args=switched(arguments)[1:], prog="finetune evaluate", as_positional=True)
+
+
+def check_finite(result: Evaluation, file: str) -> None:
+    """Check that labels and predictions give errors.
+
+    Raises:
+        InputError: a prediction that is not finite, or no error of energy, forces or stress at all.
+    """
+    ends = np.cumsum(result.n_atoms.numpy())
+    for name in ("energy", "forces", "stress"):
+        label, predicted = (getattr(part, name).numpy() for part in (result.labels, result.predicted))
+        rows = np.flatnonzero((np.isfinite(label) & ~np.isfinite(predicted)).reshape(len(label), -1).any(axis=1))
+        if len(rows):
+            frame = int(np.searchsorted(ends, rows[0], side="right")) if name == "forces" else int(rows[0])
+            raise InputError(
+                f"{result.frames[frame].where()}: got {name} of the model that are not finite, expected numbers. Check "
+                "the positions, or drop the frame"
+            )
+    keys = ("energy_mae", "forces_mae", "stress_mae")
+    if not any(np.isfinite(result.errors.all.get(key, np.nan)) for key in keys):
+        raise InputError(
+            f"{file}: got no label of energy, forces or stress that the model predicts, expected one. Name their keys "
+            "with --keys"
+        )
 
 
 def evaluate(
@@ -82,6 +109,9 @@ def evaluate(
         check(others)
         shift = fit_shift(potential, others, batch_edges)
     result = errors_of(potential, frames, shift=shift, batch_edges=batch_edges)
+    check_finite(result, file)
+    if words := better_order(result.labels.stress.numpy(), result.predicted.stress.numpy()):
+        warnings.warn(f"stress of {file}: {words}", stacklevel=2)
     console = Console()
     console = console if console.is_terminal else Console(width=WIDE)
     console.print(result.table(console.width))

@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from finetune import models
-from finetune.cli.inputs import read_structure
+from finetune.data.structures import read_structure
 from finetune.errors import InputError
 from finetune.exporting import beside, lammps_input
 from finetune.potential import Potential

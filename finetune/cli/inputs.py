@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import ase.io
 import jsonargparse
 import yaml
-from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from finetune.data.splitting import PARTS
@@ -62,26 +60,6 @@ def parser(command: str, description: str, usage: str | None = None) -> jsonargp
 def given(options: jsonargparse.Namespace) -> dict[str, Any]:
     """Built options without the files that they came from."""
     return {name: value for name, value in options.items() if name != "config"}
-
-
-def read_structure(name: str, index: int = -1) -> Atoms:
-    """The structure of a file, without results; `FILE@3` is its fourth frame, `index` that of a name without one.
-
-    Raises:
-        InputError: no such file, no structure in it, or several frames named.
-    """
-    try:
-        atoms = ase.io.read(name, None if "@" in name else index)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {name}; check the path") from None
-    except IndexError:
-        raise InputError(f"{name}: there are not so many frames in it; they are counted from 0") from None
-    except Exception as error:
-        raise InputError(f"{name} cannot be read as a structure ({error or type(error).__name__})") from error
-    if not isinstance(atoms, Atoms):
-        raise InputError(f"{name} names several frames; say one, as in {name.partition('@')[0]}@0")
-    atoms.calc = None
-    return atoms
 
 
 def built(

@@ -40,6 +40,8 @@ TOLD = {
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 }
 
+python_format = warnings.formatwarning
+
 HELP = """usage: finetune COMMAND ...
 
 Fine-tune universal interatomic potentials on your DFT data, and see how far the result can be trusted.

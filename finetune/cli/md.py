@@ -9,11 +9,13 @@ import torch
 from ase.calculators.calculator import Calculator
 
 from finetune.cli import inputs
-from finetune.cli.inputs import built, read_structure
+from finetune.cli.inputs import built
+from finetune.data.structures import read_structure
 from finetune.errors import InputError
 from finetune.md.guards import Guard
 from finetune.md.run import simulate
 from finetune.md.settings import GUARDS, FixedLayer, Output, Stage
+from finetune.md.velocities import set_velocities
 
 STOPPED = 3  # exit status of a run that a guard has stopped
 
@@ -37,6 +39,7 @@ def md(
     guards: list[Guard] | None = None,
     fixed: list[FixedLayer] = [],  # noqa: B006
     repeat: tuple[int, int, int] = (1, 1, 1),
+    velocities: str | None = None,
     output: Output = Output(),  # noqa: B008  frozen
     seed: int = 0,
     device: str | None = None,
@@ -54,6 +57,8 @@ def md(
         guards: what watches, by `class_path`; null for the usual ones, [] for nothing.
         fixed: layers of atoms that do not move.
         repeat: how often the structure is repeated along each lattice vector.
+        velocities: unit of velocities that the structure has under another name than ASE's `momenta` (`velocities`,
+            `vel`, columns `vx`, `vy`, `vz`): ase, A/fs, A/ps, nm/ps, m/s or bohr/atomic; null draws momenta anew.
         output: names and intervals of what is written.
         seed: momenta and noise follow from it.
         device: torch device of a model; null takes the GPU where there is one.
@@ -64,6 +69,8 @@ def md(
         raise InputError(f"--threads is {threads}; give 1 or more")
     torch.set_num_threads(threads)
     atoms = read_structure(structure)
+    if velocities is not None:
+        set_velocities(atoms, velocities)
     atoms = atoms.repeat(repeat) if tuple(repeat) != (1, 1, 1) else atoms
     if fixed:
         atoms.set_constraint([*atoms.constraints, *(layer.constraint(atoms) for layer in fixed)])

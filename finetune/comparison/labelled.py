@@ -18,6 +18,7 @@ from finetune.calculators import PotentialCalculator
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, single_points
 from finetune.comparison.recorded import Recorded
+from finetune.data.checking import check
 from finetune.data.frames import Frame, isolated_message, without_isolated
 from finetune.data.reading import read
 from finetune.metrics import UNITS, Row, errors, force_errors
@@ -83,6 +84,7 @@ class Errors(Observable):
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
         """Errors over all frames, and of their parts."""
         frames, alone = without_isolated(read(list(self.files)))
+        check(frames)
         said = single_points([frame.atoms for frame in frames], calculator)
         pairs = [(frame, point) for frame, point in zip(frames, said, strict=True) if point is not None]
         if not pairs:

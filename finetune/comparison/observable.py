@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
@@ -18,6 +17,8 @@ from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import Figure, Judged, Measured, Tolerance, Verdict, overall
 from finetune.comparison.recorded import NotRecorded, Recorded
+from finetune.data.checking import check
+from finetune.data.compression import plain_name
 from finetune.data.frames import Frame, full_stress
 from finetune.data.reading import expand, read
 from finetune.errors import InputError
@@ -162,13 +163,11 @@ def starts(files: Sequence[str], most: int | None = None) -> list[tuple[str, Ato
 
 
 def _of_file(path: Path) -> list[tuple[str, Atoms]]:
-    if path.name.removesuffix(".gz").endswith(FRAMES):
-        return [(frame.group, frame.atoms) for frame in read(path, labelled=False)]
-    try:
-        images = ase.io.read(path, ":")
-    except Exception as error:  # readers of ASE raise anything
-        raise InputError(f"{path} cannot be read as a structure ({error or type(error).__name__})") from error
-    return [(path.stem, atoms) for atoms in images]
+    frames = read(path, labelled=False)
+    check(frames, labelled=False)
+    if plain_name(path).endswith(FRAMES):
+        return [(frame.group, frame.atoms) for frame in frames]
+    return [(Path(plain_name(path)).stem, frame.atoms) for frame in frames]
 
 
 def single_points(frames: Sequence[Atoms], calculator: BaseCalculator) -> list[Properties | None]:

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from finetune.data.checking import check
 from finetune.data.frames import Frame
 from finetune.errors import InputError
 from finetune.labelling.store import identity
@@ -31,6 +32,7 @@ class Recorded(Calculator):
     def __init__(self, frames: Sequence[Frame]) -> None:
         super().__init__()
         self.frames = list(frames)
+        check(self.frames)
         self.known = {identity(frame.atoms): frame for frame in reversed(self.frames)}
 
     def calculate(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from ase.geometry import complete_cell
 from vesin import NeighborList
 
 from finetune.data.frames import Frame, full_stress
+from finetune.data.structures import unknown_elements
 from finetune.errors import InputError
 
 MIN_DISTANCE = 0.3  # Å; no two nuclei come this close in a DFT calculation that means anything
 SEARCH = 3.0  # Å; the cell list of vesin is quickest with cells that hold about one atom
 MAX_FORCE = 1000.0  # eV/Å; larger ones are another unit or a broken calculation
+MAX_ENERGY = 1e7  # eV/atom; beyond all electrons of the heaviest element
+MAX_POSITION = 1e6  # Å; no structure is so large, and single precision does not resolve it
+MAX_ONE_STRESS = 1e6  # eV/Å³; beyond any unit that is in use
 MAX_STRESS = 1.0  # eV/Å³, 160 GPa; if half of all frames exceed it, it is another unit
 NET_FORCE = 0.1  # share of the sum of |F| that may be left over in the vector sum
 SHOWN = 5
@@ -72,7 +77,22 @@ def check_units(frames: Sequence[Frame]) -> None:
             f"{np.median(stresses) * 160.2:.0f} GPa; if they are in GPa multiply them by 0.0062415, kbar by "
             "0.00062415, and mind the sign: positive under tension"
         )
+    if words := zero_stresses(frames):
+        warnings.warn(words, stacklevel=2)
     _warn_net_force(frames)
+
+
+def zero_stresses(frames: Sequence[Frame]) -> str:
+    """Words for stresses of which each component is exactly 0, as codes write where they compute none; else empty."""
+    zero = [frame for frame in frames if "stress" in frame.given and not frame.labels.stress.any()]
+    if not zero:
+        return ""
+    open_ = sum(not frame.atoms.pbc.all() for frame in zero)
+    kind = f", {open_} of them not periodic in all directions" if open_ else ""
+    return (
+        f"stress is exactly 0 in {len(zero)} of {len(frames)} frames, first {zero[0].where()}{kind}: probably not "
+        "known rather than 0. Leave the label out of these frames"
+    )
 
 
 def intensive_energy_ratio(frames: Sequence[Frame]) -> float:
@@ -119,10 +139,17 @@ def _structure_problems(frame: Frame) -> Iterator[str]:
         yield "has no atoms; drop it"
     elif not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         yield "has positions or a cell that are not finite numbers; mend or drop it"
+    elif strange := unknown_elements(atoms):
+        yield f"has element {strange[0]}, which is not known; a vacancy or dummy is no atom: leave it out"
+    elif max(np.abs(atoms.positions).max(), np.abs(atoms.cell.array).max()) > MAX_POSITION:
+        farthest = max(np.abs(atoms.positions).max(), np.abs(atoms.cell.array).max())
+        yield f"has positions or a cell of {farthest:.3g} Å; check the unit (Å) or drop it"
     elif (atoms.pbc & ~atoms.cell.array.any(axis=1)).any() or (
         atoms.pbc.any() and abs(np.linalg.det(complete_cell(atoms.cell))) < 1e-6
     ):
-        yield "is periodic, but its cell has zero volume; set the cell or set pbc to False"
+        named = next((key for key in atoms.info if key.lower() in ("lattice", "cell")), None)
+        remedy = f"`{named}` is not read as its cell: write `Lattice`" if named else "set the cell or set pbc to False"
+        yield f"is periodic, but its cell has zero volume; {remedy}"
     else:
         box = complete_cell(atoms.cell) if atoms.pbc.any() else np.zeros((3, 3))
         pairs = NeighborList(cutoff=SEARCH, full_list=False, n_threads=1)
@@ -141,20 +168,35 @@ def _label_problems(frame: Frame, name: str) -> Iterator[str]:
         "magmoms": [(n,), (n, 1)],
     }
     shapes = allowed[name]
-    try:
-        value = np.asarray(frame.given[name], dtype=np.float64)
-    except (ValueError, TypeError):
-        yield f"has {name} {frame.given[name]!r:.40}, which is not a number; mend it or drop it"
+    number = _as_numbers(frame.given[name])
+    if number is None:
+        got = repr(frame.given[name])
+        bare = " (a key without a value, as ASE writes None)" if frame.given[name] is True else ""
+        yield f"has {name} {got:.40}{bare}, which is not a number; mend it or leave the label out"
         return
+    value = number
     if value.shape not in shapes:
         wanted = " or ".join(map(str, shapes))
         yield f"has {name} of shape {value.shape}, and it must be {wanted}; mend it or drop it"
     elif not np.isfinite(value).all():
         count = f"{np.sum(~np.isfinite(value))} of {value.size} values" if value.size > 1 else "a value"
         yield f"has {name} with {count} that are NaN or infinite; leave the label out where it is not known"
+    elif name == "energy" and abs(value.item()) > MAX_ENERGY * n:
+        yield f"has an energy of {value.item():.3g} eV for {n} atoms; check the unit (eV) or drop it"
+    elif name == "stress" and np.abs(value).max() > MAX_ONE_STRESS:
+        yield f"has a stress of {np.abs(value).max():.3g} eV/Å³; check the unit (eV/Å³) or drop it"
     elif name == "forces" and np.abs(value).max(initial=0) > MAX_FORCE:
         yield f"has a force of {np.abs(value).max():.3g} eV/Å; check the unit (eV/Å) or drop it"
     elif name == "stress" and frame.atoms.cell.rank < 3:
         yield "has a stress but no full cell; set the cell or leave the stress out"
     elif name == "stress" and not np.allclose(full_stress(value), full_stress(value).T, atol=1e-3):
         yield "has a stress that is not symmetric; give 3x3 or xx yy zz yz xz xy"
+
+
+def _as_numbers(given: Any) -> np.ndarray | None:
+    """A label as float64; None where it is made of texts, booleans, None or lists of unequal lengths."""
+    try:
+        array = np.asarray(given)
+        return array.astype(np.float64) if array.dtype.kind in "iuf" else None
+    except (ValueError, TypeError):
+        return None

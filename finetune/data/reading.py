@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import difflib
 import glob
-import sqlite3
-import xml.etree.ElementTree as ElementTree
-import zlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ase.db
-import ase.io
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError
 
+from finetune.data.compression import COMPRESSED
 from finetune.data.frames import Frame
 from finetune.data.labels import LabelKeys, find_labels
+from finetune.data.structures import UNREADABLE, VASP, kind_of, read_images
 from finetune.errors import InputError
 
-# what the readers of ASE raise on a file that they do not understand
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, EOFError, AssertionError),
-    *(zlib.error, sqlite3.Error, ElementTree.ParseError, ase.io.ParseError, UnknownFileTypeError),
-)
+__all__ = ["UNREADABLE", "expand", "read"]
+
 KINDS = "extended XYZ (.extxyz, .xyz), ASE database (.db), ASE trajectory (.traj), vasprun.xml, OUTCAR"
-VASP = ("vasp-xml", "vasp-out")
+NUMBER = re.compile(r"\d*\.?\d+%?")
 
 
 def read(paths: str | Path | Sequence[str | Path], keys: LabelKeys | None = None, labelled: bool = True) -> list[Frame]:
@@ -41,7 +35,8 @@ def read(paths: str | Path | Sequence[str | Path], keys: LabelKeys | None = None
     trajectory, and nothing in the file says otherwise.
 
     Args:
-        paths: files, folders (all `*.extxyz` and `*.extxyz.gz` in them) and glob patterns.
+        paths: files, folders (all `*.extxyz` in them, compressed or not) and glob patterns. Without labels, of any
+            format that ASE reads.
         keys: names of the labels in `info` and `arrays`; default `REF_energy`, `REF_forces`, `REF_stress`,
             `REF_magmoms`.
         labelled: labels are needed; False for structures to predict.
@@ -52,9 +47,10 @@ def read(paths: str | Path | Sequence[str | Path], keys: LabelKeys | None = None
     """
     images: list[tuple[Path, int, Atoms, bool]] = []
     for path in expand([paths] if isinstance(paths, str | Path) else paths):
-        kind = _kind(path)
-        atoms = _images(path, kind)
-        images += [(path, index, image, kind in VASP) for index, image in enumerate(atoms)]
+        kind = kind_of(path)
+        if labelled and kind is None:
+            raise InputError(f"{path}: cannot tell its format from its name; known are {KINDS}")
+        images += [(path, index, atoms, kind in VASP) for index, atoms in read_images(path, labelled)]
     named = [(f"frame {index} of {path}", atoms, vasp) for path, index, atoms, vasp in images]
     labels = find_labels(named, keys or LabelKeys(), labelled)
     return [_frame(*image, given) for image, given in zip(images, labels, strict=True)]
@@ -69,9 +65,9 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
     files: dict[Path, Path] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted([*path.glob("*.extxyz"), *path.glob("*.extxyz.gz")])
+            found = sorted(file for suffix in ("", *COMPRESSED) for file in path.glob(f"*.extxyz{suffix}"))
         else:
-            found = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+            found = [path] if path.exists() else _matching(str(path))
         if not found:
             raise InputError(_missing(path))
         files |= {file.resolve(): file for file in found if file.resolve() not in files}
@@ -80,8 +76,19 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
     return list(files.values())
 
 
+def _matching(pattern: str) -> list[Path]:
+    """Files that a pattern matches; brackets are part of the name where they match nothing as a set of characters."""
+    names = glob.glob(pattern, recursive=True) or glob.glob(pattern.replace("[", "[[]"), recursive=True)
+    return sorted(map(Path, names))
+
+
 def _missing(path: Path) -> str:
     """What to say of a path that leads to no file."""
+    if NUMBER.fullmatch(str(path)):
+        return (
+            f"{path}: got a number, expected a file, folder or pattern. Shares of train, valid and test are "
+            "--data.split '[0.8, 0.1, 0.1]'"
+        )
     if path.is_dir():
         return f"{path}: no *.extxyz in this folder; name the files"
     if not path.parent.is_dir():
@@ -98,52 +105,6 @@ def _elsewhere(path: Path) -> str:
     return (
         f", as {missing} is not in {Path.cwd()}. Run the command in the folder that holds {missing}, or give the path"
     )
-
-
-def _kind(path: Path) -> str:
-    """The format of a file, from its name."""
-    name = path.name.lower().removesuffix(".gz")
-    if "vasprun" in name and ".xml" in name:
-        return "vasp-xml"
-    if "outcar" in name:
-        return "vasp-out"
-    kinds = {".extxyz": "extxyz", ".xyz": "extxyz", ".db": "db", ".traj": "traj"}
-    if Path(name).suffix not in kinds:
-        raise InputError(f"{path}: cannot tell its format from its name; known are {KINDS}")
-    return kinds[Path(name).suffix]
-
-
-def _images(path: Path, kind: str) -> list[Atoms]:
-    """All structures of a file.
-
-    Raises:
-        InputError: the file is empty or cannot be read.
-    """
-    images: list[Atoms] = []
-    try:
-        empty = path.stat().st_size == 0
-        if not empty:
-            for atoms in _rows(path) if kind == "db" else _iread(path, kind):
-                images.append(atoms)
-    except UNREADABLE as error:
-        reason = str(error) or type(error).__name__
-        at = f" at frame {len(images)}" if images else ""
-        raise InputError(f"cannot read {path} as {kind}{at}: {reason}; is it damaged or another format?") from error
-    if not images:
-        raise InputError(f"{path} is empty: no structure in it; give a file with frames or leave it out")
-    return images
-
-
-def _iread(path: Path, kind: str) -> Iterator[Atoms]:
-    yield from ase.io.iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True)
-
-
-def _rows(path: Path) -> Iterator[Atoms]:
-    """Structures of an ASE database; key-value pairs and data become `info`."""
-    for row in ase.db.connect(path, type="db", use_lock_file=False).select():
-        atoms = row.toatoms()
-        atoms.info |= {**row.key_value_pairs, **row.data}
-        yield atoms
 
 
 def _frame(path: Path, index: int, atoms: Atoms, vasp: bool, given: dict[str, Any]) -> Frame:

@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio, problems
+from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio, problems, zero_stresses
 from finetune.data.frames import PROPERTIES, Frame, isolated_message
-from finetune.data.labels import LabelKeys
+from finetune.data.labels import VIRIALS, LabelKeys, hint, unread
 from finetune.doctor.findings import Finding, Verdict, some
 from finetune.errors import InputError
 
@@ -72,9 +72,26 @@ def label_keys(frames: Sequence[Frame], keys: LabelKeys) -> list[Finding]:
             remedy = "these frames count only with what they have; label them if that was not meant"
             findings.append(Finding(f"{name} labels", "warning", words, remedy))
         else:
-            remedy = f"add them, or name their key with --keys.{name}; {WHY[name]}"
-            findings.append(Finding(f"{name} labels", "warning", "in no frame", remedy))
+            words, remedy = _elsewhere(frames, name)
+            findings.append(Finding(f"{name} labels", "warning", words, f"{remedy}; {WHY[name]}"))
     return findings
+
+
+def _elsewhere(frames: Sequence[Frame], name: str) -> tuple[str, str]:
+    """Words and remedy for a label that no frame has, with the key of the files that looks like it."""
+    near: Counter[tuple[str, str]] = Counter()
+    for frame in frames:
+        found = unread(frame.atoms)
+        for kind in (name, VIRIALS) if name == "stress" else (name,):
+            if kind in found:
+                near[kind, found[kind]] += 1
+                break
+    if not near:
+        return "in no frame", f"add them, or name their key with --keys.{name}"
+    (kind, key), count = near.most_common(1)[0]
+    meaning = " (stress = -virial / volume)" if kind == VIRIALS else ""
+    words = f"in no frame under the keys that are read; {count} of {len(frames)} frames have {key}"
+    return words, f"if these are the {kind}, give {hint(kind, key)}{meaning}"
 
 
 def plain_units(frames: Sequence[Frame]) -> list[Finding]:
@@ -89,6 +106,8 @@ def plain_units(frames: Sequence[Frame]) -> list[Finding]:
         words = f"half of the stresses exceed {np.median(stresses):.3g} eV/Å³, {160.2 * np.median(stresses):.0f} GPa"
         remedy = "multiply GPa by 0.0062415, kbar by 0.00062415, and mind the sign: positive under tension"
         findings.append(Finding("stress unit", "fault", words, remedy))
+    if words := zero_stresses(frames):
+        findings.append(Finding("stress labels", "warning", *words.split(". ", 1)))
     return findings + _net_forces(frames)
 
 
@@ -132,4 +151,7 @@ def _net_forces(frames: Sequence[Frame]) -> list[Finding]:
 def _place(frame: Frame, name: str, keys: LabelKeys) -> str:
     """The key that a label stands under; that of the user first."""
     key = asdict(keys)[name]
-    return key if key in frame.atoms.info or key in frame.atoms.arrays else STORED
+    if key in frame.atoms.info or key in frame.atoms.arrays:
+        return key
+    virials = name == "stress" and keys.virials in frame.atoms.info
+    return f"{keys.virials} (virials)" if virials else STORED

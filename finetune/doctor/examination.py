@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -193,8 +194,13 @@ def _compare(
     if faults:
         return evaluation, taken, [*left_out, *faults]
     row = evaluation.errors.all
-    words = (
-        f"sign and size agree in {len(taken)} frames: forces cosine {row['forces_cosine']:.2f}, slope "
-        f"{row['forces_slope']:.2f}, MAE {row['forces_mae']:.0f} meV/Å; stress MAE {row['stress_mae']:.1f} meV/Å³"
-    )
+    parts = [
+        f"forces cosine {row['forces_cosine']:.2f}, slope {row['forces_slope']:.2f}, MAE {row['forces_mae']:.0f} meV/Å",
+        f"stress MAE {row['stress_mae']:.1f} meV/Å³",
+    ]
+    known = [part for part, key in zip(parts, ("forces_mae", "stress_mae"), strict=True) if math.isfinite(row[key])]
+    if not known:
+        words = f"{len(taken)} frames have neither forces nor stress that could be compared"
+        return evaluation, taken, [*left_out, Finding(COMPARED, "skipped", words)]
+    words = f"sign and size agree in {len(taken)} frames: {'; '.join(known)}"
     return evaluation, taken, [*left_out, Finding(COMPARED, "good", words)]

@@ -19,6 +19,7 @@ import torch
 from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 
 from finetune import models
+from finetune.doctor.stress_order import better_order
 from finetune.errors import InputError
 from finetune.evaluation import Evaluation, evaluate
 from finetune.references import compositions
@@ -158,7 +159,8 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
     if q == 0:
         return f"they are all 0, {UNKNOWN}"
-    fault = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension")
+    unit = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension")
+    fault = "; ".join(filter(None, [unit, better_order(label[known], predicted[known])]))
     volumes = np.array([evaluation.frames[i].atoms.get_volume() for i in likeness.frames])
     virial = q > FACTOR and 1 / 3 < np.median(likeness.q / volumes) < 3
     return f"{fault} (or these are virials: divide by minus the volume)" if fault and virial else fault

@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.calculators.lammps import Prism
 from ase.data import atomic_numbers, covalent_radii
 
 from finetune.files import whole, write_text
+
+EDGE = 1e-6  # Å below the upper bound that an atom in an open direction must have
+MARGIN = 0.5  # Å beyond the outermost atoms where a box is made longer
 
 INPUT = """# {about}
 # in this directory: lmp -in {name}.in
@@ -67,10 +72,45 @@ def lammps_input(
         temperature_K=temperature_K,
     )
     files = beside(path)
+    atoms = in_box(atoms)
+    options: dict[str, Any] = {"specorder": list(symbols), "masses": True, "prismobj": _prism(atoms)}
     with whole(files[0]) as partial:
-        ase.io.write(partial, atoms, format="lammps-data", specorder=list(symbols), masses=True)
+        ase.io.write(partial, atoms, format="lammps-data", **options)
     write_text(files[1], text)
     return files
+
+
+def in_box(atoms: Atoms) -> Atoms:
+    """A copy in a box that LAMMPS reads: open directions normal to the others, all atoms between their bounds.
+
+    Directions that are not periodic need no certain lattice vector, but LAMMPS takes no tilt along them and no atom
+    outside; they are made longer where the atoms need more. Distances between atoms, and between their images, stay.
+    """
+    box = atoms.copy()
+    cell = box.cell.array.copy()
+    done = list(cell[box.pbc])
+    for k in np.flatnonzero(~box.pbc):
+        basis = np.linalg.qr(np.array(done).T)[0].T if done else np.zeros((0, 3))
+        cell[k] -= basis.T @ (basis @ cell[k])
+        normal = cell[k] / np.linalg.norm(cell[k])
+        heights = box.positions @ normal
+        length = float(np.linalg.norm(cell[k]))
+        if heights.min() < 0 or heights.max() > length - EDGE:
+            length = max(length, float(np.ptp(heights)) + 2 * MARGIN)
+            cell[k] = length * normal
+            box.positions += normal * (length - heights.min() - heights.max()) / 2
+        done.append(cell[k])
+    box.set_cell(cell)
+    return box
+
+
+def _prism(atoms: Atoms) -> Prism:
+    """The cell as LAMMPS has it, its tilt at most half of a box length, as older versions want it."""
+    prism = Prism(atoms.cell.array, pbc=atoms.pbc, reduce_cell=True)
+    for i, j in ((1, 0), (2, 0), (2, 1)):
+        most = 0.5 * prism.lammps_cell[j, j] * (1 - 1e-12)
+        prism.lammps_cell[i, j] = np.clip(prism.lammps_cell[i, j], -most, most)
+    return prism
 
 
 def beside(path: Path) -> list[Path]:

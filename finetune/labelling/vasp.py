@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.geometry import find_mic
 
+from finetune.data.vasp import XML, converged, read_vasp
 from finetune.errors import InputError
 from finetune.files import write_frames
 from finetune.labelling.core import Folders, Outcome
@@ -162,5 +162,5 @@ def _read(path: Path) -> tuple[Atoms, bool, str, dict[str, Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = Vasprun(str(path), parse_dos=False, parse_eigen=False, parse_potcar_file=False)
-    output: Atoms = ase.io.read(path, index=-1, format="vasp-xml")  # type: ignore[assignment]
-    return output, bool(run.converged_electronic), f"vasp {run.vasp_version}", {**run.parameters, **run.incar}
+    output = list(read_vasp(path, XML, labelled=False))[-1][1]
+    return output, converged(path, XML), f"vasp {run.vasp_version}", {**run.parameters, **run.incar}

@@ -25,6 +25,7 @@ from finetune.md.guards import Alarm, Guard
 from finetune.md.progress import Steps, Wish, wishes
 from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, check, probe
 from finetune.md.snapshot import Snapshot
+from finetune.md.velocities import warn_unread
 from finetune.progress import line
 
 CHECKPOINT = "checkpoint.npz"
@@ -129,6 +130,7 @@ class _Run:
     def _begin(self) -> None:
         """Momenta, and the first stage."""
         if self.drawn:
+            warn_unread(self.atoms)
             ensemble = self.stages[0].ensemble
             temperature = ensemble.temperature(0.0) if self.output.start_K is None else self.output.start_K
             assert temperature is not None  # `check` has seen to it

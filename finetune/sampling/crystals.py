@@ -15,35 +15,62 @@ from ase.build import niggli_reduce
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
+from finetune.data.compression import COMPRESSED, plain_name
+from finetune.data.structures import UNREADABLE, disordered_sites
 from finetune.errors import InputError
 from finetune.sampling.core import Context, Sampler, at_least, atoms_of, child, number_of, spans
+from finetune.sampling.ordering import ordered
 
 ALIKE = (("Li", "Na", "Mg"), ("P", "Si", "Ge"), ("S", "O", "Se", "Cl"))
 
 
 @lru_cache(maxsize=8)
-def primitive_cells(folder: Path, min_atoms: int, max_atoms: int) -> dict[str, list[Atoms]]:
+def primitive_cells(folder: Path, min_atoms: int, max_atoms: int, order: bool = False) -> dict[str, list[Atoms]]:
     """Ordered structures of all CIF files below a folder by reduced formula, as primitive cells, repeated if tiny.
+
+    Args:
+        folder: where the CIF files lie, at any depth, compressed or not.
+        min_atoms: smaller primitive cells are repeated.
+        max_atoms: larger primitive cells are left out.
+        order: order disordered crystals (`finetune.sampling.ordering`); False leaves them out.
 
     Raises:
         InputError: no CIF below the folder, or none with at most `max_atoms` atoms.
     """
     found: dict[str, list[Atoms]] = {}
-    for path in sorted(folder.rglob("*.cif")):
-        crystal = next(ase.io.iread(path))
-        occupancy = crystal.info.get("occupancy", {}).values()
-        if any(abs(sum(site.values()) - 1) > 0.01 or len(site) > 1 for site in occupancy):
-            continue
+    for path in sorted(file for suffix in ("", *COMPRESSED) for file in folder.rglob(f"*.cif{suffix}")):
+        crystal = first_crystal(path)
+        name = Path(plain_name(path)).stem
+        if disordered_sites(crystal):
+            if not order:
+                continue
+            try:
+                crystal = ordered(path, max_atoms)
+            except InputError:  # too large, as ordered crystals may be
+                continue
+            name = f"{name}, ordered"
         crystal = primitive(crystal)
         if len(crystal) > max_atoms:
             continue
         crystal = repeated(crystal, min_atoms)
         niggli_reduce(crystal)  # angles near 90°: grids of DFT codes are inaccurate in skewed cells
-        crystal.info = {"group": composition(crystal), "made_by": path.stem}
+        crystal.info = {"group": composition(crystal), "made_by": name}
         found.setdefault(composition(crystal), []).append(crystal)
     if not found:
         raise InputError(f"no ordered crystal of at most {max_atoms} atoms below {folder}; give another folder")
     return found
+
+
+def first_crystal(path: Path) -> Atoms:
+    """The first structure of a CIF file, ordered or not.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return next(ase.io.iread(str(path), do_not_split_by_at_sign=True))
+    except UNREADABLE as error:
+        raise InputError(f"cannot read {path} ({error or type(error).__name__}); is it damaged?") from error
 
 
 def primitive(crystal: Atoms, symprec_A: float = 0.05) -> Atoms:
@@ -84,16 +111,19 @@ class Crystals(Sampler):
         min_atoms: smaller primitive cells are repeated.
         max_atoms: larger primitive cells are left out.
         formulas: only these compositions, as reduced formulas; all if empty.
+        order: order crystals with sites of partial or mixed occupancy, in a supercell of at most `max_atoms` atoms;
+            False leaves them out.
     """
 
     folder: Path
     min_atoms: int = 4
     max_atoms: int = 42
     formulas: tuple[str, ...] = ()
+    order: bool = False
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Copies of the crystals; the group is the reduced formula."""
-        found = primitive_cells(self.folder, self.min_atoms, self.max_atoms)
+        found = primitive_cells(self.folder, self.min_atoms, self.max_atoms, self.order)
         formulas = [composition(atoms_of(formula)) for formula in self.formulas] or sorted(found)
         missing = sorted(set(formulas) - set(found))
         if missing:

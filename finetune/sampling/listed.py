@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii, ground_state_magnetic_moments
 
-from finetune.data.reading import UNREADABLE
+from finetune.data.compression import plain_name
+from finetune.data.structures import disordered_sites, read_structure
 from finetune.errors import InputError
 from finetune.sampling.core import Context, Sampler, at_least, atoms_of, number_of
-from finetune.sampling.crystals import composition, primitive, repeated
+from finetune.sampling.crystals import composition, first_crystal, primitive, repeated
+from finetune.sampling.ordering import ordered
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Files(Sampler):
         folder: where the files lie.
         files: their names, in any format that ASE reads.
         min_atoms: smaller primitive cells are repeated.
+        order: order crystals with sites of partial or mixed occupancy (CIF) by pymatgen; otherwise they are refused.
+        max_atoms: largest supercell that ordering may need.
     """
 
     listed = True
@@ -33,6 +36,8 @@ class Files(Sampler):
     folder: Path
     files: tuple[str, ...]
     min_atoms: int = 1
+    order: bool = False
+    max_atoms: int = 100
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """One frame per file; the group is the reduced formula."""
@@ -40,12 +45,13 @@ class Files(Sampler):
             path = self.folder / name
             if not path.is_file():
                 raise InputError(f"there is no file {path}; check `files` and `folder`")
-            try:
-                crystal: Atoms = ase.io.read(path)  # type: ignore[assignment]
-            except UNREADABLE as error:
-                raise InputError(f"cannot read {path} ({error or type(error).__name__}); is it damaged?") from error
+            made_by = Path(plain_name(path)).stem
+            if self.order and disordered_sites(crystal := first_crystal(path)):
+                crystal, made_by = ordered(path, self.max_atoms), f"{made_by}, ordered"
+            else:
+                crystal = read_structure(str(path))
             atoms = repeated(primitive(crystal), self.min_atoms)
-            atoms.info = {"group": composition(atoms), "made_by": path.stem}
+            atoms.info = {"group": composition(atoms), "made_by": made_by}
             yield atoms
 
 
