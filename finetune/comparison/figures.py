@@ -106,6 +106,7 @@ class Curve:
         diagonal: y = x is what is right, so the panel has that line.
         limits: lowest and highest ordinate that the panel shows; None leaves that to the data.
         whole: the panel shows all between the limits, also where there are no data.
+        parts: the same curve measured several times, by blocks of a run or by runs; its floor comes from them.
     """
 
     panel: str
@@ -119,6 +120,7 @@ class Curve:
     diagonal: bool = False
     limits: Sequence[float] | None = None
     whole: bool = False
+    parts: Sequence[Sequence[float]] | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Curve:

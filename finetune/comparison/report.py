@@ -109,7 +109,8 @@ def _cell(comparison: Comparison, row: str, name: str) -> dict[str, Any]:
     if result.measured is not None:
         cell["figures"] = [_row(judged) for judged in comparison.judged(row, name)]
         measured = result.measured.json()
-        cell |= {"curves": measured["curves"], "notes": measured["notes"]}
+        curves = [{key: value for key, value in curve.items() if key != "parts"} for curve in measured["curves"]]
+        cell |= {"curves": curves, "notes": measured["notes"]}
     return cell
 
 

@@ -9,7 +9,18 @@ from typing import ClassVar
 
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.figures import FEWEST, Curve, Figure, Judged, Measured, Tolerance, Verdict, binomial, overall
+from finetune.comparison.figures import (
+    FEWEST,
+    TOO_SHORT,
+    Curve,
+    Figure,
+    Judged,
+    Measured,
+    Tolerance,
+    Verdict,
+    binomial,
+    overall,
+)
 from finetune.comparison.observable import Observable, starts
 from finetune.md import GUARDS, Guard, Langevin, Output, Stage, simulate
 
@@ -35,10 +46,14 @@ class Stability(Observable):
 
     heading: ClassVar[str] = "Stability of dynamics"
     about: ClassVar[str] = (
-        "Runs at constant volume with the guards on. A run has failed when a guard stops it. The curve is the share of "
-        "runs that still go on."
+        "Runs at constant volume with the guards on. A run has failed when a guard stops it. The curve is the share "
+        "of runs that still go on. The right share is 100 %: one failed run is certain, so it fails, whatever the "
+        "interval; no failure in few runs proves little, which the 95 % interval (Clopper and Pearson) shows. "
+        "Beside a reference that was run too, shares that differ by less than both intervals allow are not "
+        "distinguishable. Fewer than five runs, or runs below 0.2 ps, without a failure give no verdict."
     )
-    revision: ClassVar[int] = 2
+    exact: ClassVar[str] = ""
+    revision: ClassVar[int] = 3
     strict: ClassVar[Sequence[str]] = ("survived",)
     usual: ClassVar[Mapping[str, Tolerance]] = {"survived": Tolerance(5.0, target=100.0)}
 
@@ -79,9 +94,10 @@ class Stability(Observable):
         failed = [(name, time, guard) for name, time, guard in ends if guard]
         enough = failed or (len(ends) >= FEWEST and self.ps >= SHORTEST_PS)
         low, high = binomial(len(ends) - len(failed), len(ends))
-        kind = "survived" if enough else "survived so far"
+        count = f"{len(ends)} run{'s' if len(ends) > 1 else ''} of {self.ps:g} ps, none fails"
+        short = "" if enough else f"{count}; a verdict needs {FEWEST} runs of {SHORTEST_PS:g} ps"
         figures = [
-            Figure("", kind, 100 * (1 - len(failed) / len(ends)), "%", low, high),
+            Figure("", "survived", 100 * (1 - len(failed) / len(ends)), "%", low, high, short=short),
             Figure("", "runs", float(len(ends))),
             Figure("", "time without a failure", float(sum(time for _, time, _ in ends)), "ps in all"),
         ]
@@ -105,6 +121,6 @@ class Stability(Observable):
         long = f"{of} run{'s' if of > 1 else ''} of {self.ps:g} ps"
         kelvin = f"{', '.join(f'{t:g}' for t in self.temperatures_K)} K"
         if word == "told":
-            return Verdict(word, "too short to judge", f"{long}, none fails; {kelvin}")
+            return Verdict(word, TOO_SHORT, f"{share.short}; {kelvin}")
         brief = f"{failed or 'none'} of {long} {'fails' if failed < 2 else 'fail'}"
         return Verdict(word, brief, f"{kelvin}; survival {share.low:.0f} to {share.high:.0f} % (95 %)")
