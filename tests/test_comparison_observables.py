@@ -32,11 +32,12 @@ from finetune.comparison import (
     Tolerance,
     Transport,
 )
+from finetune.comparison.crystals import Spectrum, frequency_scale, heat_capacity
 from finetune.comparison.figures import Figure, Measured, Verdict, judge
 from finetune.comparison.labelled import from_interface
 from finetune.comparison.pairs import minima
 from finetune.comparison.states import State, reaction
-from finetune.comparison.transport import activation, diffusion
+from finetune.comparison.transport import activation
 from finetune.errors import InputError
 
 from .pairwise import ByFormula, Pairs, lennard_jones, morse
@@ -465,6 +466,114 @@ def test_a_soft_crystal_has_the_heat_capacity_of_dulong_and_petit(tmp_path):
     assert figure(measured, "imaginary modes") == 0
 
 
+def light(path: Path, **values: float) -> str:
+    """As `reference_file`, of lithium, whose modes at 300 K are quantum mechanical in a stiff crystal."""
+    file = Path(reference_file(path, "phonon", **values))
+    file.write_text(file.read_text().replace('"Cu"', '"Li"'))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def spectra(tmp_path_factory):
+    """Phonons of a stiff crystal, and of the same with force constants at 85 %: frequencies 7.8 % lower."""
+    place = tmp_path_factory.mktemp("phonons")
+    observable = Phonons(file=light(place / "p.json", heat_capacity=1.0), min_length=7.0, fmax=1e-4)
+    stiff = observable.measure(lennard_jones(0.1, SIGMA, 2.5 * SIGMA), place)
+    soft = observable.measure(lennard_jones(0.85 * 0.1, SIGMA, 2.5 * SIGMA), place)
+    return observable, stiff, soft
+
+
+SOFTENING = np.sqrt(0.85)
+
+
+def verdicts(observable, measured, reference) -> dict[str, float]:
+    figures = measured.figures + observable.against(measured, reference)
+    return {one.figure.kind: one.ratio for one in judge(figures, reference, observable.limits())}
+
+
+def test_frequencies_that_are_soft_by_8_percent_are_not_within_the_uncertainty_of_a_calculator(spectra):
+    observable, stiff, soft = spectra
+    for kind in ("mean frequency", "highest frequency"):
+        assert figure(soft, kind) == pytest.approx(SOFTENING * figure(stiff, kind), rel=3e-3)
+    found = verdicts(observable, soft, stiff)
+    for kind in ("mean frequency", "highest frequency", "distance of density of states"):
+        assert found[kind] == pytest.approx((1 - SOFTENING) / 0.03, rel=0.05)
+    assert "frequencies by heat capacity" not in found
+    same = verdicts(observable, stiff, stiff)
+    assert max(ratio for ratio in same.values() if not np.isnan(ratio)) == 0
+
+
+def test_a_heat_capacity_alone_shows_the_softening_of_all_frequencies(spectra):
+    observable, stiff, soft = spectra
+    dft = Measured([f for f in stiff.figures if f.kind == "heat capacity at 300 K"])
+    share = figure(stiff, "heat capacity at 300 K") / (3 * 8.314462)
+    assert 0.6 < share < 0.9  # quantum, as Li2S and Li3P are
+    (scale,) = observable.against(soft, dft)
+    assert scale.kind == "frequencies by heat capacity"
+    assert scale.value == pytest.approx(SOFTENING, rel=4e-3)
+    assert scale.low < scale.value < scale.high < 1
+    assert verdicts(observable, soft, dft)[scale.kind] > 1.5
+    (own,) = observable.against(stiff, dft)
+    assert own.value == pytest.approx(1, abs=1e-6)
+    assert verdicts(observable, stiff, dft)[own.kind] < 0.01
+
+
+def test_a_classical_heat_capacity_decides_nothing_and_a_note_says_so(tmp_path):
+    file = reference_file(tmp_path / "p.json", "phonon", heat_capacity=1.0)
+    observable = Phonons(file=file, min_length=7.0)
+    measured = observable.measure(lennard_jones(0.02, SIGMA, 2.5 * SIGMA), tmp_path)
+    dft = Measured([f for f in measured.figures if f.kind == "heat capacity at 300 K"])
+    assert observable.against(measured, dft) == []
+    assert "cannot show a softening" in measured.notes[0]
+    low = Measured([Figure("Cu (lj)", "heat capacity at 300 K", 0.5 * 3 * 8.314462)])
+    (scale,) = observable.against(measured, low)  # but frequencies that are too low by far are seen
+    assert scale.value < 0.3
+
+
+@pytest.mark.filterwarnings("ignore:.*acoustic mode.* at Gamma")
+def test_the_irreducible_mesh_with_its_weights_gives_the_spectrum_of_the_full_mesh(spectra, tmp_path):
+    from matcalc import PhononCalc
+    from pymatgen.core import Structure
+
+    observable = spectra[0]
+    entry = observable.entries()[0]
+    calculator = lennard_jones(0.1, SIGMA, 2.5 * SIGMA)
+    found = PhononCalc(calculator, fmax=0.01, min_length=7.0, write_phonon=False).calc(
+        Structure.from_dict(entry["structure"])
+    )
+    phonon = found["phonon"]
+    for mesh in ([7, 7, 7], [9, 9, 9]):
+        phonon.run_mesh(mesh, is_mesh_symmetry=True)
+        few = Spectrum.from_mesh(phonon.mesh.frequencies, phonon.mesh.weights)
+        naive = phonon.mesh.frequencies.mean()
+        count = len(phonon.mesh.weights)
+        phonon.run_mesh(mesh, is_mesh_symmetry=False)
+        full = Spectrum.from_mesh(phonon.mesh.frequencies, phonon.mesh.weights)
+        assert len(phonon.mesh.weights) > 5 * count
+        assert few.mean() == pytest.approx(full.mean(), rel=1e-6)
+        assert few.mean() == pytest.approx(phonon.mesh.frequencies.mean(), rel=1e-4)
+        assert abs(naive / full.mean() - 1) > 0.01  # without weights it is another
+        shares = np.linspace(0.02, 0.98, 49) + 1e-4  # between the modes of 343 or 729 points
+        np.testing.assert_allclose(few.quantiles(shares), full.quantiles(shares), rtol=1e-4)
+
+
+def test_imaginary_modes_count_with_the_weight_of_their_point():
+    spectrum = Spectrum.from_mesh(np.array([[-1.0, 2.0], [4.0, 6.0]]), np.array([1, 3]))
+    assert spectrum.imaginary() == pytest.approx(1 / 8)
+    assert spectrum.mean() == pytest.approx((0 + 2 + 3 * (4 + 6)) / 8)
+    assert spectrum.highest() == 6
+    np.testing.assert_allclose(spectrum.weights, np.array([1, 1, 3, 3]) / 8)
+
+
+def test_the_heat_capacity_of_an_einstein_solid_gives_its_frequency_back():
+    x = 6.0 * 1e12 * 6.62607015e-34 / (1.380649e-23 * 300)  # 6 THz
+    share = x**2 * np.exp(x) / (np.exp(x) - 1) ** 2
+    assert heat_capacity(np.full(5, 6.0)) == pytest.approx(share, rel=1e-9)
+    assert frequency_scale(np.full(5, 5.0), share) == pytest.approx(6 / 5, rel=1e-6)
+    assert frequency_scale(np.full(5, 5.0), 1.01) == pytest.approx(1 / 4)
+    assert frequency_scale(np.full(5, 5.0), 0.0) == pytest.approx(4)
+
+
 def test_stable_dynamics_survive_and_unstable_ones_are_told_with_their_guard(tmp_path):
     files = write(tmp_path / "s.extxyz", [fcc(cubic=True)])
     settings = {"structures": files, "temperatures_K": (300.0,), "ps": 0.2, "most": 1}
@@ -479,22 +588,6 @@ def test_stable_dynamics_survive_and_unstable_ones_are_told_with_their_guard(tmp
     assert bad.notes
 
 
-def random_walk(rng, diffusivity, steps=400, apart_ps=0.1, atoms=60) -> list[Atoms]:
-    jumps = rng.standard_normal((steps, atoms, 3)) * np.sqrt(2 * diffusivity * apart_ps)
-    places = np.cumsum(jumps, axis=0) + 25.0
-    cell = np.eye(3) * 50.0
-    frame = [[0.0, 0.0, 0.0], [25.0, 25.0, 25.0]]  # what does not move
-    return [Atoms(f"Li{atoms}P2", np.vstack([at % 50.0, frame]), cell=cell, pbc=True) for at in places]
-
-
-def test_the_diffusivity_of_a_random_walk_is_within_its_interval(rng):
-    times, squares, _, draws = diffusion(random_walk(rng, 0.5), "Li", 0.1, seed=0)
-    np.testing.assert_allclose(squares[:5] / times[:5], 6 * 0.5, rtol=0.1)
-    low, high = np.percentile(draws, [0.5, 99.5])
-    assert low < 0.5 < high
-    assert high / low < 1.5
-
-
 def test_the_activation_energy_is_that_of_arrhenius(rng):
     draws = {t: np.exp(-0.3 / (units.kB * t)) * (1 + 0.02 * rng.standard_normal(2000)) for t in (500.0, 700.0, 900.0)}
     found = activation(draws, seed=0)[0]
@@ -505,10 +598,18 @@ def test_the_activation_energy_is_that_of_arrhenius(rng):
 
 def test_transport_runs_and_its_crystal_does_not_diffuse(tmp_path):
     files = write(tmp_path / "s.extxyz", [fcc(cubic=True)])
-    observable = Transport(structures=files, element="Cu", temperatures_K=(100.0,), ps=1.0, settle_ps=0.2)
+    observable = Transport(
+        structures=files, element="Cu", temperatures_K=(90.0, 100.0), ps=0.4, settle_ps=0.1, every_fs=4.0
+    )
     measured = observable.measure(lennard_jones(EPSILON, SIGMA, 6.0), tmp_path)
-    assert abs(figure(measured, "diffusivity")) < 0.05
-    assert "no diffusion" in measured.notes[0]
+    assert [f.kind for f in measured.figures] == ["diffusivity"] * 2  # no activation energy
+    for one in measured.figures:
+        assert np.isnan(one.value)
+        assert one.low == 0
+        assert 0 < one.high < 3  # three hops that four atoms could have had in 0.4 ps
+    assert "no diffusivity, below" in measured.notes[0]
+    assert "0 of 2 temperatures have a diffusivity and 3 are needed" in measured.notes[-1]
+    assert Measured.from_json(json.loads(json.dumps(measured.json()))).figures[0].high == measured.figures[0].high
 
 
 def test_drift_of_scaled_forces_is_the_share_of_the_forces(tmp_path):

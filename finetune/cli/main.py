@@ -40,7 +40,6 @@ TOLD = {
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 }
 
-python_format = warnings.formatwarning
 
 HELP = """usage: finetune COMMAND ...
 

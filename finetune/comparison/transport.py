@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,41 +12,47 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 
+from finetune.comparison.diffusion import Diffusivity, estimate_diffusivity, unwrap
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, starts
 from finetune.comparison.runs import frames_of, steps_between
 from finetune.md import Langevin, NoseHoover, Stage
 
-POINTS = 60  # time differences of the mean squared displacement, up to half of the run
-BALLISTIC = 0.05  # share of the run before which displacements are not diffusive
+FEWEST = 3  # temperatures with a diffusivity that an activation energy needs
 DRAWS = 4000  # of the activation energy's distribution
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transport(Observable):
-    """Self-diffusion coefficient of an element at several temperatures, by kinisi, and the activation energy.
+    """Self-diffusion coefficient of an element at several temperatures, and the activation energy.
 
-    The mean squared displacement's covariance is taken into account (McCluskey et al., J. Chem. Theory Comput. 21, 79,
-    2025); intervals are 95 %.
+    The diffusive regime is found from the data and the coefficient is fitted there with kinisi's covariance of the mean
+    squared displacement (`finetune.comparison.diffusion.estimate_diffusivity`); intervals are 95 %. Where there is no
+    such regime, or atoms diffuse by less than a hop, the figure has no value but an upper bound at 95 % confidence, and
+    the temperature stays out of the activation energy, which needs three. The mean displacement of all other elements
+    is subtracted as drift; in an element, that of the centre of mass.
 
     Attributes:
         structures: the file to start from (its first frame).
         element: what diffuses.
-        temperatures_K: of the runs; two or more give an activation energy.
+        temperatures_K: of the runs; three or more with a diffusivity give an activation energy.
         repeat: supercell.
         ps: length of a run, ps, after `settle_ps`.
         settle_ps: time before, with a strong thermostat, ps.
         timestep_fs: time step, fs.
         every_fs: time between two frames that count, fs.
+        hop: shortest distance between two sites, Å; atoms must diffuse farther than this in the run.
         seed: of momenta and noise.
     """
 
     heading: ClassVar[str] = "Transport"
     about: ClassVar[str] = (
-        "Self-diffusion of one element in dynamics, from the mean squared displacement with its covariance (kinisi); "
-        "intervals of 95 %. Short runs give wide intervals: read them first."
+        "Self-diffusion of one element in dynamics, from the mean squared displacement in the diffusive regime with "
+        "its covariance (kinisi); intervals of 95 %. Without a diffusive regime, an upper bound stands "
+        "in place of a value."
     )
     usual: ClassVar[Mapping[str, Tolerance]] = {"activation energy": Tolerance(0.05)}
+    revision: ClassVar[int] = 2
     packages: ClassVar[Sequence[str]] = ("kinisi",)
 
     structures: Sequence[str]
@@ -59,6 +63,7 @@ class Transport(Observable):
     settle_ps: float = 1.0
     timestep_fs: float = 2.0
     every_fs: float = 20.0
+    hop: float = 2.0
     seed: int = 0
 
     def measure(self, calculator: BaseCalculator, place: Path) -> Measured:
@@ -68,16 +73,19 @@ class Transport(Observable):
         apart_ps = steps_between(self.every_fs, self.timestep_fs) * self.timestep_fs / 1000
         for temperature in self.temperatures_K:
             frames = self._run(start, calculator, temperature, place / f"{temperature:g}")
-            times, squares, errors, samples = diffusion(frames, self.element, apart_ps, self.seed)
-            low, middle, high = np.percentile(samples, [2.5, 50, 97.5])
+            found = estimate_diffusivity(unwrap(frames, self.element), apart_ps, self.hop, self.seed)
             subject = f"{self.element}, {temperature:g} K"
-            figures.append(Figure(subject, "diffusivity", float(middle), "Å²/ps", float(low), float(high)))
-            band = (squares - errors).tolist(), (squares + errors).tolist()
+            figures.append(_figure(subject, found))
+            band = (found.squares - found.errors).tolist(), (found.squares + found.errors).tolist()
             labels = ("time, ps", "mean squared displacement, Å²")
-            curves.append(Curve(f"{temperature:g} K", times.tolist(), squares.tolist(), *labels, "line", *band))
-            if squares[-1] < 3.0:
-                notes.append(f"{subject}: displaced by {math.sqrt(squares[-1]):.1f} Å only; no diffusion to speak of")
-            draws[temperature] = samples
+            panel = f"{temperature:g} K"
+            curves.append(Curve(panel, found.lags_ps.tolist(), found.squares.tolist(), *labels, "line", *band))
+            notes.append(f"{subject}: {describe(found)}")
+            if not found.reason:
+                draws[temperature] = found.draws
+        if len(self.temperatures_K) > 1 and len(draws) < FEWEST:
+            count = f"{len(draws)} of {len(self.temperatures_K)} temperatures have a diffusivity"
+            notes.append(f"{self.element}: no activation energy, as {count} and {FEWEST} are needed")
         return Measured(figures + activation(draws, self.seed), curves, notes)
 
     def _run(self, start: Atoms, calculator: BaseCalculator, temperature: float, place: Path) -> list[Atoms]:
@@ -91,40 +99,32 @@ class Transport(Observable):
         return frames[round(1000 * self.settle_ps / (every * self.timestep_fs)) :]
 
 
-def diffusion(
-    frames: Sequence[Atoms], element: str, apart_ps: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Times (ps), mean squared displacements and their errors (Å²), and draws of the diffusivity (Å²/ps)."""
-    import scipp
-    from kinisi.analyze import DiffusionAnalyzer
+def describe(found: Diffusivity) -> str:
+    """Return where the diffusive regime begins, or the bound and its reason, in a line."""
+    if not found.reason:
+        return f"diffusive from {found.start_ps:.3g} ps"
+    if math.isinf(found.high):
+        return f"no diffusivity and no bound: {found.reason}"
+    return f"no diffusivity, below {found.high:.2g} Å²/ps: {found.reason}"
 
-    span = (len(frames) - 1) * apart_ps
-    steps = np.unique(np.linspace(1, (len(frames) - 1) // 2, POINTS).round()) * apart_ps
-    state = np.random.RandomState(seed)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        analyzer = DiffusionAnalyzer.from_ase(
-            list(frames),
-            specie=element,
-            time_step=scipp.scalar(apart_ps, unit="ps"),
-            step_skip=scipp.scalar(1),
-            dt=scipp.array(dims=["time interval"], values=steps, unit="ps"),
-            progress=False,
-        )
-        analyzer.diffusion(scipp.scalar(BALLISTIC * span, unit="ps"), progress=False, random_state=state)
-    squares, errors = analyzer.msd.values, np.sqrt(analyzer.msd.variances)
-    draws = scipp.to_unit(analyzer.D, "angstrom**2/ps").values
-    return steps, squares, errors, np.asarray(draws)
+
+def _figure(subject: str, found: Diffusivity) -> Figure:
+    """The diffusivity with its interval; a bound has no value, 0 and the bound."""
+    high = found.high if math.isfinite(found.high) else None
+    return Figure(subject, "diffusivity", found.value, "Å²/ps", found.low if high is not None else None, high)
 
 
 def activation(draws: Mapping[float, np.ndarray], seed: int) -> list[Figure]:
-    """Activation energy, eV, from draws of the diffusivity at two temperatures or more; slope of ln D against 1/kT."""
-    if len(draws) < 2:
+    """Return the activation energy, eV, with its 95 % interval: the slope of ln D against -1/kT.
+
+    Args:
+        draws: of the diffusivity, Å²/ps, by temperature, K. Nothing is returned for fewer than three temperatures.
+        seed: of the combinations of draws.
+    """
+    if len(draws) < FEWEST:
         return []
     rng = np.random.default_rng(seed)
-    positive = [values[values > 0] for values in draws.values()]
-    if not all(len(values) for values in positive):
-        return []
-    picked = np.array([rng.choice(np.log(values), DRAWS) for values in positive])
+    picked = np.array([rng.choice(np.log(values[values > 0]), DRAWS) for values in draws.values()])
     slopes = -np.polyfit([1 / (units.kB * t) for t in draws], picked, 1)[0]
     low, middle, high = np.percentile(slopes, [2.5, 50, 97.5])
     return [Figure("", "activation energy", float(middle), "eV", float(low), float(high))]
