@@ -9,6 +9,7 @@ import numpy as np
 from ase.geometry import complete_cell
 from vesin import NeighborList
 
+from finetune.data.constrained import REMEDY, constrained
 from finetune.data.frames import Frame, full_stress
 from finetune.errors import InputError
 
@@ -73,6 +74,8 @@ def check_units(frames: Sequence[Frame]) -> None:
             "0.00062415, and mind the sign: positive under tension"
         )
     _warn_net_force(frames)
+    for found in constrained(frames):
+        warnings.warn(f"{found}; {REMEDY}", stacklevel=2)
 
 
 def intensive_energy_ratio(frames: Sequence[Frame]) -> float:

@@ -17,7 +17,8 @@ from finetune.doctor.contents import label_keys, plain_units, settings, unusable
 from finetune.doctor.coverage import Coverage, coverage, covered, outliers, too_close
 from finetune.doctor.energies import composition_rank, energy_zero, mixed_energies
 from finetune.doctor.findings import Finding, Verdict, by_source, some
-from finetune.doctor.labels import check_labels
+from finetune.doctor.fixed import fixed_atoms
+from finetune.doctor.labels import check_labels, not_compared
 from finetune.doctor.likeness import likeness
 from finetune.doctor.structures import duplicates, leaks, near_duplicates
 from finetune.doctor.trajectories import finite_differences
@@ -115,7 +116,7 @@ def examine(
         InputError: not a single frame can be used.
     """
     usable, findings = unusable(frames)
-    findings += [*label_keys(usable, keys), *plain_units(usable), *finite_differences(usable)]
+    findings += [*label_keys(usable, keys), *plain_units(usable), fixed_atoms(usable), *finite_differences(usable)]
     evaluation, drawn, compared = _compare(_some(usable, limit), potential, batch_edges)
     findings += [*compared, *settings(usable), composition_rank(usable)]
     if evaluation is not None:
@@ -190,9 +191,9 @@ def _compare(
     faults = [Finding(COMPARED, "fault", words, TOLD) for words in check_labels(evaluation)]
     if faults:
         return evaluation, taken, [*left_out, *faults]
-    row = evaluation.errors.all
+    row, unseen = evaluation.errors.all, not_compared(evaluation)
     words = (
-        f"sign and size agree in {len(taken)} frames: forces cosine {row['forces_cosine']:.2f}, slope "
+        f"no wrong sign or size in {len(taken)} frames: forces cosine {row['forces_cosine']:.2f}, slope "
         f"{row['forces_slope']:.2f}, MAE {row['forces_mae']:.0f} meV/Å; stress MAE {row['stress_mae']:.1f} meV/Å³"
     )
-    return evaluation, taken, [*left_out, Finding(COMPARED, "good", words)]
+    return evaluation, taken, [*left_out, Finding(COMPARED, "good", "; ".join([words, *unseen]))]
