@@ -2,11 +2,13 @@
 
 A foundation model is wrong by tens of per cent; the faults looked for here are wrong by their sign, by a factor of ten
 and more, or have nothing in common with the structures. Per frame, c is the cosine between all label and all predicted
-components, and q the ratio of their norms. Both mean something only where label and prediction are larger than the error of the
-foundation model: on relaxed crystals its forces are off by 0.1 to 0.4 eV/Å rms in some compounds, in any direction,
-while the labels are below 0.02. Such frames are not compared, and `not_compared` counts them. CHGNet 0.3.0, 0.2.0 and r2scan have, on interfaces, crystals and glasses of
+components, and q the ratio of their norms. CHGNet 0.3.0, 0.2.0 and r2scan have, on interfaces, crystals and glasses of
 Li-P-S in PBE and on melts of 3000 K: median c of forces 0.85 to 0.94, lowest 0.54; median c of stress 0.86 to 0.95;
 median q 0.9 to 2.
+
+Both mean something only where label and prediction exceed the error of the foundation model. On relaxed crystals its
+forces are off by 0.1 to 0.4 eV/Å rms in some compounds, in any direction, while the labels are below 0.02. Such frames
+are not compared; `not_compared` counts them.
 """
 
 from __future__ import annotations
@@ -293,7 +295,7 @@ def _likeness(pairs: list[tuple[np.ndarray, np.ndarray]], frames: np.ndarray) ->
 
 
 def _telling(likeness: _Likeness, least: float) -> _Likeness:
-    """The frames in which label and prediction both have an rms above `least`, or `FEW` times as much where these are few."""
+    """The frames in which label and prediction both exceed `least`, or `FEW` times as much where these are few."""
     telling = likeness[likeness.smaller > least]
     return telling if len(telling) >= MIN_FAINT else telling[telling.smaller > FEW * least]
 

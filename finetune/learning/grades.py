@@ -14,8 +14,8 @@ from finetune.uncertainty import Graded, active_sets, calibrate
 GRADED = "graded.ckpt"
 ENOUGH = 20  # groups of validation frames from which on calibration has half of them for itself
 SHARED = (
-    "calibration: it uses the validation frames that chose the epoch too, so errors are stated somewhat too small. Give "
-    f"{ENOUGH} validation groups or more; half of them are then kept for the calibration"
+    "calibration: it uses the validation frames that chose the epoch too, so errors are stated somewhat too small. "
+    f"Give {ENOUGH} validation groups or more; half of them are then kept for the calibration"
 )
 
 

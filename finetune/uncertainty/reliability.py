@@ -204,8 +204,8 @@ def _doubts(rows: dict[str, Reliability], level: float, known: set[str]) -> list
             side = "larger" if row.p_value > 0.5 else "smaller"
             lines.append(
                 f"{atoms} look unlike those of the calibration: {100 * row.covered:.0f} % of errors are covered where "
-                f"{100 * level:g} % were promised, and errors are {side} than stated (p = {row.shift_p:.2g}); calibrate by "
-                "frames of this kind"
+                f"{100 * level:g} % were promised, and errors are {side} than stated (p = {row.shift_p:.2g}); "
+                "calibrate by frames of this kind"
             )
     return lines
 
