@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -88,6 +88,15 @@ class Committee(Potential):
         """Those of all members side by side."""
         parts = [member.descriptors(_own(graph, k)) for k, member in enumerate(self._members())]
         return torch.cat([part.double() for part in parts], dim=1)
+
+    def core_distances(self) -> Mapping[tuple[int, int], tuple[float, float]]:
+        """The largest among the members."""
+        found: dict[tuple[int, int], tuple[float, float]] = {}
+        for member in self._members():
+            for pair, (begin, end) in member.core_distances().items():
+                before = found.get(pair, (0.0, 0.0))
+                found[pair] = (max(begin, before[0]), max(end, before[1]))
+        return found
 
     def config(self) -> dict[str, Any]:
         """`class_path` and `init_args`, the members nested."""

@@ -110,6 +110,14 @@ class Potential(nn.Module, ABC):
     def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
         """The features that the readout of each atom's energy is linear in, per element."""
 
+    def core_distances(self) -> Mapping[tuple[int, int], tuple[float, float]]:
+        """Core repulsion of pairs of elements, by both atomic numbers in either order; empty without one.
+
+        Returns:
+            The distance (Å) below which it fades in, and the one below which it has replaced all that was fitted.
+        """
+        return {}
+
     def taps(self) -> Sequence[Tap]:
         """Where the descriptors pass by in a forward pass, side by side; none where `descriptors` finds its own way."""
         return ()

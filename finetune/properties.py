@@ -26,7 +26,7 @@ class Properties:
         forces_std: the same of `forces`, eV/Å.
         energies_std: the same of `energies`, eV; None where members have no such partition, or are whole potentials.
         gamma: extrapolation grade of each atom (`finetune.uncertainty.Graded`): up to 1 among what was trained on,
-            infinite for an element that was not; None where there is none.
+            infinite for an element that was not, and within a core repulsion; None where there is none.
         forces_error: calibrated error of the force on each atom, eV/Å (`finetune.uncertainty.Calibrated`): the stated
             quantile of |F predicted - F DFT|; None where there is none.
     """

@@ -88,6 +88,10 @@ class Wrapper(Potential):
         """Those of the potential underneath."""
         return self.potential.taps()
 
+    def core_distances(self) -> Mapping[tuple[int, int], tuple[float, float]]:
+        """Those of the potential underneath."""
+        return self.potential.core_distances()
+
     def descriptors(self, graph: Graph) -> Float[Tensor, "atoms d"]:
         """Those of the potential underneath."""
         return self.potential.descriptors(graph)

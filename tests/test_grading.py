@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from types import SimpleNamespace
+
 import ase.io
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.data import covalent_radii
 
 import finetune
 from finetune import models
@@ -14,6 +19,9 @@ from finetune.backbones.ace import ACE
 from finetune.backbones.chgnet import CHGNet
 from finetune.committee import Committee
 from finetune.errors import InputError
+from finetune.learning.harvesting import Thresholds, harvest
+from finetune.md.guards import Extrapolating
+from finetune.sampling.core import Limits
 from finetune.uncertainty import Graded, active_sets, grading
 from finetune.uncertainty.maxvol import MaxVol, Spread
 
@@ -216,3 +224,73 @@ def test_a_search_that_is_cut_short_is_told(small, train, monkeypatch):
     monkeypatch.setattr(grading, "PASSES", 1)
     with pytest.warns(UserWarning, match="MaxVol has not come to an end in 1 passes"):
         active_sets(small, train)
+
+
+@pytest.fixture(scope="module")
+def cored(train):
+    """An expansion with core repulsion, graded by frames whose closest pairs are outside of it."""
+    torch.manual_seed(0)
+    potential = ACE(["Li", "P", "S"], nmax=[3, 1], lmax=[0, 2], functions=None, cutoff=5.0, core={}).eval()
+    torch.nn.init.normal_(potential.coefficients)
+    return Graded(potential, active_sets(potential, train)).eval()
+
+
+def pair(r):
+    return Atoms("PS", [[0, 0, 0], [r, 0, 0]])
+
+
+def test_gamma_is_infinite_within_the_core_and_finite_and_continuous_outside(cored):
+    begin, end = cored.core_distances()[15, 16]
+    assert begin == pytest.approx(0.75 * (covalent_radii[15] + covalent_radii[16]))
+    assert end == pytest.approx(begin - 0.3)
+    begin = cored.cores[15, 16]
+    for r in (0.3 * begin, 0.64, 1.0, end, begin - 1e-3):
+        assert torch.isinf(predict(cored, pair(r)).gamma).all()
+    scan = np.arange(begin + 1e-3, 4.0, 0.005)
+    gamma = np.array([predict(cored, pair(r)).gamma.numpy() for r in scan])
+    assert np.isfinite(gamma).all()
+    assert np.abs(np.diff(gamma, axis=0)).max() < 0.1
+    close_pair = Atoms("PSLi", [[0, 0, 0], [1.0, 0, 0], [0, 3.0, 0]])
+    assert torch.isinf(predict(cored, close_pair).gamma).tolist() == [True, True, False]
+
+
+def test_training_frames_that_reach_into_the_core_are_interpolation_until_nothing_fitted_is_left(cored, train):
+    begin, end = cored.core_distances()[15, 16]
+    potential = cored.potential
+    closer = 0.5 * (begin + end)
+    again = Graded(potential, active_sets(potential, [*train, pair(closer), pair(end - 0.1)])).eval()
+    assert again.cores[15, 16] == pytest.approx(end)
+    again = Graded(potential, active_sets(potential, [*train, pair(closer)])).eval()
+    assert again.cores[15, 16] == pytest.approx(closer, abs=1e-3)
+    assert predict(again, pair(closer)).gamma.max() <= TOLERANCE
+    assert torch.isinf(predict(again, pair(closer - 0.01)).gamma).all()
+
+
+def test_the_core_is_seen_through_wrappers_committees_and_checkpoints(cored, small, train, tmp_path):
+    other = Graded(small, active_sets(small, train)).eval()
+    outer = Shifted(cored, {3: -1.0})
+    finetune.save(outer, tmp_path / "graded.pt")
+    again = models.load(tmp_path / "graded.pt")
+    assert again.potential.cores == pytest.approx(cored.cores)
+    whole = Committee([small, cored.potential])
+    for graded in (outer, again, Committee([cored, other]), Graded(whole, active_sets(whole, train)).eval()):
+        assert torch.isinf(predict(graded, pair(1.0)).gamma).all()
+        assert torch.isfinite(predict(graded, train[0]).gamma).all()
+    assert torch.isfinite(predict(other, pair(1.0)).gamma).all()  # without core repulsion
+
+
+def test_an_infinite_grade_stops_dynamics_and_is_not_harvested(cored):
+    atoms = Atoms("PS", [[0, 0, 0], [1.2, 0, 0]], cell=[12, 12, 12], pbc=True)
+    atoms.calc = finetune.calculator(cored, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        atoms.get_forces()
+    assert np.isinf(atoms.calc.results["gamma"]).all()
+    alarm = Extrapolating().highest(SimpleNamespace(atoms=atoms), atoms.calc.results["gamma"], 2.5, "grade {:.2f}")
+    assert alarm.atoms == [0, 1]
+    assert "inf" in alarm.message
+    kept, counts = harvest(
+        [atoms], atoms.calc, Thresholds(score="gamma"), Limits(closest=0.1, sparsest_A3=1e4, force=1e9)
+    )
+    assert kept == []
+    assert counts["beyond"] == 1

@@ -171,6 +171,7 @@ def test_a_structure_that_a_small_model_does_not_know_is_no_fault(root: Path, mo
     (problem,) = planted(small, forces=wrong)
     assert f"forces of {frames[-1].where()}" in problem
     monkeypatch.setattr(labels, "JUDGE", "mace:mini")
+    monkeypatch.setattr(labels, "BEYOND", 1.5)
     (problem,) = check_labels(small)
     assert "Swapped" in next(frame.atoms.info["made_by"] for frame in frames if frame.where() in problem)
 

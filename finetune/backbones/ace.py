@@ -140,6 +140,15 @@ class ACE(LinearPotential):
         """B as they come out of the products."""
         return [Tap(self.products, lambda _, functions: functions.T)]
 
+    def core_distances(self) -> dict[tuple[int, int], tuple[float, float]]:
+        """The inner distance of each pair of elements, and the inner distance less the width of the fading, Å."""
+        if self.core is None:
+            return {}
+        numbers = numbers_of(self.settings["elements"])
+        inner, width = (self.get_buffer(f"core_{name}").tolist() for name in ("inner", "width"))
+        pairs = [(a, b) for a in numbers for b in numbers]
+        return {pair: (r, r - w) for pair, r, w in zip(pairs, inner, width, strict=True)}
+
     def _edges(self, graph: Graph) -> Edges:
         return Edges.of(graph["edge_index"], self.rows[graph["numbers"]], len(self.elements))
 

@@ -69,8 +69,13 @@ def grade(
     bare.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
     warn_other_frames(bare, frames, model)
     found = active_sets(bare, frames, tolerance, batch_edges)
-    models.save(Graded(bare, found), path)
+    graded = Graded(bare, found)
+    models.save(graded, path)
     print("\n".join(active.message(chemical_symbols[number]) for number, active in found.items()))
+    if graded.cores:
+        pairs = {(a, b): d for (a, b), d in graded.cores.items() if a <= b}
+        named = (f"{chemical_symbols[a]}-{chemical_symbols[b]} {d:.2f}" for (a, b), d in sorted(pairs.items()))
+        print(f"gamma is infinite within the core repulsion, below these distances, Å: {', '.join(named)}")
     print(f"wrote {path}")
 
 

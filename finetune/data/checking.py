@@ -10,6 +10,7 @@ import numpy as np
 from ase.geometry import complete_cell
 from vesin import NeighborList
 
+from finetune.data.constrained import REMEDY, constrained
 from finetune.data.frames import Frame, full_stress
 from finetune.data.structures import unknown_elements
 from finetune.errors import InputError
@@ -80,6 +81,8 @@ def check_units(frames: Sequence[Frame]) -> None:
     if words := zero_stresses(frames):
         warnings.warn(words, stacklevel=2)
     _warn_net_force(frames)
+    for found in constrained(frames):
+        warnings.warn(f"{found}; {REMEDY}", stacklevel=2)
 
 
 def zero_stresses(frames: Sequence[Frame]) -> str:

@@ -2,6 +2,6 @@
 
 from finetune.doctor.examination import Examination, examine, examine_structures
 from finetune.doctor.findings import Finding
-from finetune.doctor.labels import check_labels
+from finetune.doctor.labels import check_labels, not_compared
 
-__all__ = ["Examination", "Finding", "check_labels", "examine", "examine_structures"]
+__all__ = ["Examination", "Finding", "check_labels", "examine", "examine_structures", "not_compared"]

@@ -18,7 +18,8 @@ from finetune.doctor.contents import isolated, label_keys, plain_units, settings
 from finetune.doctor.coverage import Coverage, coverage, covered, outliers, too_close
 from finetune.doctor.energies import composition_rank, energy_zero, mixed_energies
 from finetune.doctor.findings import Finding, Verdict, by_source, some
-from finetune.doctor.labels import check_labels
+from finetune.doctor.fixed import fixed_atoms
+from finetune.doctor.labels import check_labels, not_compared
 from finetune.doctor.likeness import likeness
 from finetune.doctor.structures import duplicates, leaks, near_duplicates
 from finetune.doctor.trajectories import finite_differences
@@ -118,7 +119,7 @@ def examine(
     usable, findings = unusable(frames)
     usable, alone = without_isolated(usable)
     findings += isolated(alone, usable)
-    findings += [*label_keys(usable, keys), *plain_units(usable), *finite_differences(usable)]
+    findings += [*label_keys(usable, keys), *plain_units(usable), fixed_atoms(usable), *finite_differences(usable)]
     evaluation, drawn, compared = _compare(_some(usable, limit), potential, batch_edges)
     findings += [*compared, *settings(usable), composition_rank(usable)]
     if evaluation is not None:
@@ -193,7 +194,7 @@ def _compare(
     faults = [Finding(COMPARED, "fault", words, TOLD) for words in check_labels(evaluation)]
     if faults:
         return evaluation, taken, [*left_out, *faults]
-    row = evaluation.errors.all
+    row, unseen = evaluation.errors.all, not_compared(evaluation)
     parts = [
         f"forces cosine {row['forces_cosine']:.2f}, slope {row['forces_slope']:.2f}, MAE {row['forces_mae']:.0f} meV/Å",
         f"stress MAE {row['stress_mae']:.1f} meV/Å³",
@@ -202,5 +203,5 @@ def _compare(
     if not known:
         words = f"{len(taken)} frames have neither forces nor stress that could be compared"
         return evaluation, taken, [*left_out, Finding(COMPARED, "skipped", words)]
-    words = f"sign and size agree in {len(taken)} frames: {'; '.join(known)}"
+    words = "; ".join([f"no wrong sign or size in {len(taken)} frames: {'; '.join(known)}", *unseen])
     return evaluation, taken, [*left_out, Finding(COMPARED, "good", words)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.files import sweep
 from finetune.labelling.store import Store, identity
@@ -19,7 +20,7 @@ from finetune.learning import generation as steps
 from finetune.learning.fanout import Kept
 from finetune.learning.files import POOL, claim, once, read_frames
 from finetune.learning.gathering import clear, cut_at_random, gather_candidates
-from finetune.learning.grades import grade
+from finetune.learning.grades import GRADED, SHARED, apart, grade
 from finetune.learning.harvesting import records, uncertain_share
 from finetune.learning.parts import SPARE, read_parts, spared
 from finetune.learning.refitting import GENERATION
@@ -220,15 +221,32 @@ class Learning:
         """Members and their errors."""
         campaign, place = self.campaign, self.place(n, control)
         before = self.place(n - 1, control) if n else None
-        valid = self.directory / "valid.extxyz"
         score = campaign.explorer.thresholds.score
+        valid, calibrating = self._judges(score)
         whole = campaign.members == 1 or score == "gamma"
         steps.refit(campaign.fits, place, before, valid, campaign.seed, n, self.executor, whole)
         if not control:
-            grade(place, score, valid)
+            grade(place, score, calibrating)
         parts = {name: self.directory / f"{name}.extxyz" for name in self.parts if name not in ("train", SPARE)}
         if not (place / "errors.json").exists():
             once(place / "errors.json", steps.measure(place, parts))
+
+    def _judges(self, score: str) -> tuple[Path, Path]:
+        """Frames that choose the epoch of a fit, and those that calibrate its errors: the same where groups are few."""
+        valid = self.directory / "valid.extxyz"
+        if score != "forces_error":
+            return valid, valid
+        paths = self.directory / "valid-fits.extxyz", self.directory / "valid-calibration.extxyz"
+        if not all(path.exists() for path in paths):
+            divided = apart(read(valid))
+            if divided is None:
+                if not (self.place(0) / GRADED).exists():
+                    self.tell(SHARED)
+                return valid, valid
+            frames = read_frames(valid)
+            for path, part in zip(paths, divided, strict=True):
+                once(path, [frames[i] for i in part])
+        return paths
 
     def _hours(self, n: int, arms: Sequence[bool]) -> float:
         """Hours of computing what arms have asked for up to a generation, what failed included, what is spare not."""

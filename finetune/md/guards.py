@@ -249,6 +249,8 @@ class Uncertain(Guard):
 class Extrapolating(Guard):
     """An atom is outside of what the potential was trained on, by its extrapolation grade.
 
+    The grade is infinite for elements without training frames, and within the core repulsion of a potential.
+
     Attributes:
         above: largest extrapolation grade; up to 1 is interpolation. The reference study of Li | Li7P3S11 labels what
             lies between 1 and 2.5.

@@ -20,7 +20,7 @@ from finetune.adapting import Shifted, freeze_unused, parameter_groups
 from finetune.data.batching import Batch
 from finetune.data.frames import Frame, fitted_to
 from finetune.data.module import FrameData
-from finetune.doctor import check_labels
+from finetune.doctor import check_labels, not_compared
 from finetune.errors import InputError
 from finetune.evaluation import evaluate
 from finetune.loss import Loss
@@ -333,6 +333,8 @@ def refit_references(potential: Shifted, data: FrameData) -> References:
         )
     if problems:
         raise InputError("; ".join(problems) + " (--data.units false trains all the same)")
+    for words in not_compared(untouched) if potential.pretrained and data.units else []:
+        rank_zero_info(words)
     difference = (untouched.labels.energy - untouched.predicted.energy).numpy()
     fitted = fit_references([frame.atoms.numbers for frame in frames], difference)
     potential.add(fitted.energies)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from finetune.graph import Graph
 from finetune.potential import Potential
 from finetune.properties import Properties
 from finetune.uncertainty.frames import Labelled, clusters, force_errors, numbers_of, predictions
+from finetune.uncertainty.shift import Record, floor_of, needed_atoms, record
 from finetune.wrapper import Wrapper
 
 SCORES = ("forces_std", "energies_std", "gamma", "constant")
@@ -66,9 +67,17 @@ class Calibrated(Wrapper):
         calibrations: by atomic number or chemical symbol; in a checkpoint the plain numbers of each. See `calibrate`.
         score: raw score of an atom: `forces_std` (norm over directions), `energies_std`, `gamma`, or `constant`.
         level: probability with which the error stays below.
+        record: the labelled atoms that it rests on, for the test of a shift; in a checkpoint their number.
     """
 
-    def __init__(self, potential: Potential, calibrations: Mapping[Any, Any], score: str, level: float) -> None:
+    def __init__(
+        self,
+        potential: Potential,
+        calibrations: Mapping[Any, Any],
+        score: str,
+        level: float,
+        record: Record | int = 0,
+    ) -> None:
         super().__init__(potential)
         check_settings(score, level)
         self.score, self.level = score, level
@@ -80,6 +89,17 @@ class Calibrated(Wrapper):
             plain = {name: getattr(given, name) for name in ("floor", "atoms", "pooled")}
             self.about[number] = {**plain, "scatter": list(given.scatter)}
             self.register_buffer(f"quantiles_{chemical_symbols[number]}", given.quantiles.double().to(self.device))
+
+        self.recorded = record if isinstance(record, int) else len(record)
+        for field in fields(Record):
+            kind = torch.float64 if field.name in ("errors", "scores") else torch.int64
+            values = [0] * record if isinstance(record, int) else getattr(record, field.name)
+            self.register_buffer(f"record_{field.name}", torch.as_tensor(values, dtype=kind).to(self.device))
+
+    @property
+    def record(self) -> Record:
+        """The labelled atoms that the calibration rests on."""
+        return Record(*(self.get_buffer(f"record_{field.name}").cpu().numpy() for field in fields(Record)))
 
     @property
     def calibrations(self) -> dict[int, Calibration]:
@@ -115,6 +135,7 @@ class Calibrated(Wrapper):
             "calibrations": {chemical_symbols[number]: about for number, about in self.about.items()},
             "score": self.score,
             "level": self.level,
+            "record": self.recorded,
         }
         return {"class_path": "finetune.uncertainty.Calibrated", "init_args": arguments}
 
@@ -162,7 +183,7 @@ def calibrate(
     scores, errors = scores_of(said, score).numpy(), force_errors(said, frames)
     numbers, related = numbers_of(frames), clusters(frames)
     known = np.isfinite(errors) & np.isfinite(scores)
-    needed = math.ceil(round(level / (1 - level), 9))
+    needed = needed_atoms(level)
     if known.sum() < needed:
         raise InputError(f"{known.sum()} atoms have labelled forces and a score; a level of {level} needs {needed}")
     found: dict[int, Calibration] = {}
@@ -176,17 +197,14 @@ def calibrate(
             )
         mine = known if pooled else own
         found[number] = _calibration(scores[mine], errors[mine], related[mine], level, pooled)
-    return Calibrated(inner, found, score, level).eval()
+    return Calibrated(inner, found, score, level, record(errors, scores, frames)).eval()
 
 
 def _calibration(
     scores: np.ndarray, errors: np.ndarray, related: np.ndarray, level: float, pooled: bool
 ) -> Calibration:
     """Floor, quantiles and their uncertainty from the atoms of an element; the floor is the median score."""
-    floor = float(np.median(scores))
-    if floor <= 0 and scores.max() <= 0:
-        floor = 1.0  # a score of nothing is a constant one
-    floor = floor if floor > 0 else float(scores[scores > 0].min())
+    floor = floor_of(scores)
     ratios = np.sort(errors / (scores + floor))
     ranks = np.ceil(np.round((len(ratios) + 1) * np.array([*LEVELS, level]), 9)).astype(int)
     quantiles = np.append(ratios, np.inf)[np.minimum(ranks, len(ratios) + 1) - 1]

@@ -6,23 +6,27 @@ With A the square matrix of the descriptors of an element's active set,
 
 is the largest factor by which |det A| grows when atom i takes the place of a member: up to 1 it is interpolation
 (Podryabinkin and Shapeev, 10.1016/j.commatsci.2017.08.031; Lysogorskiy et al., 10.1103/PhysRevMaterials.7.043801).
+
+Where a core repulsion replaces the expansion its descriptors fade out, so they would look familiar: there gamma is
+infinite. That begins at the distance below which the repulsion fades in, or at the closest pair of the training frames
+if that is shorter, but not below the distance at which nothing that was fitted is left.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from finetune.errors import InputError
-from finetune.graph import Graph
+from finetune.graph import Graph, edge_vectors
 from finetune.potential import Potential
 from finetune.properties import Properties
 from finetune.uncertainty.frames import batches, structures_of
@@ -31,6 +35,8 @@ from finetune.wrapper import Wrapper
 
 RESOLUTION = {torch.float32: 1e-6, torch.float64: 1e-10}  # of descriptors: smaller spreads are round-off
 PASSES = 50  # over the frames; a few are enough
+KINDS = 120  # atomic numbers
+ROUND = 1e-4  # Å, by which a distance of the training frames may be off after it was written to a file
 KEPT = 2**30  # bytes of descriptors that are kept in memory instead of being worked out in each pass
 
 
@@ -44,12 +50,14 @@ class ActiveSet:
         spanned: directions of descriptors that these atoms are taken to span: all of them, or fewer where descriptors
             depend on each other or are more than the atoms. Each of the others has a made-up member, as long as the
             smallest spread along a spanned one, unless an atom reaches farther.
+        closest: distance (Å) of the nearest neighbour of each element among these atoms, by atomic number.
         members: frame and atom of each member, -1 for a made-up one; empty where it is not known any more.
     """
 
     inverse: Float[Tensor, "d d"]
     atoms: int
     spanned: int
+    closest: Mapping[int, float] = field(default_factory=dict)
     members: tuple[tuple[int, int], ...] = ()
 
     @property
@@ -74,33 +82,52 @@ class Graded(Wrapper):
     """A potential that grades how far each atom is outside of its training: `gamma` in what it says.
 
     Grades belong to the weights that they were made with: they are not given in training, and a potential that was
-    trained further is to be graded anew. Atoms of an element without active set have an infinite grade.
+    trained further is to be graded anew. Atoms of an element without active set have an infinite grade, and so have
+    pairs of atoms within the core repulsion of the potential (`cores`).
 
     Args:
         potential: the potential underneath.
         active_sets: by atomic number or chemical symbol, see `active_sets`; in a checkpoint the plain numbers of each.
     """
 
+    core: Tensor
+
     def __init__(self, potential: Potential, active_sets: Mapping[Any, Any]) -> None:
         super().__init__(potential)
-        self.about: dict[int, dict[str, int]] = {}
+        self.about: dict[int, dict[str, Any]] = {}
         for key, given in active_sets.items():
             number = atomic_numbers[key] if isinstance(key, str) else int(key)
             if not isinstance(given, ActiveSet):
                 empty = torch.zeros(given["features"], given["features"], dtype=torch.float64)
-                given = ActiveSet(empty, given["atoms"], given["spanned"])
-            self.about[number] = {"features": given.features, "atoms": given.atoms, "spanned": given.spanned}
+                closest = {atomic_numbers[symbol]: float(d) for symbol, d in given.get("closest", {}).items()}
+                given = ActiveSet(empty, given["atoms"], given["spanned"], closest)
+            named = {chemical_symbols[z]: float(d) for z, d in given.closest.items()}
+            plain = {"features": given.features, "atoms": given.atoms, "spanned": given.spanned}
+            self.about[number] = plain | ({"closest": named} if named else {})
             self.register_buffer(f"inverse_{chemical_symbols[number]}", given.inverse.to(self.device))
         if not self.about:
             raise InputError("there is no active set to grade by; make them from the training frames")
+        limits = torch.zeros(KINDS, KINDS, dtype=torch.float64)
+        for (a, b), distance in self.cores.items():
+            limits[a, b] = distance
+        self.register_buffer("core", limits.to(self.device), persistent=False)
 
     @property
     def active_sets(self) -> dict[int, ActiveSet]:
         """The active sets by atomic number."""
         return {
-            number: ActiveSet(self._inverse(number), about["atoms"], about["spanned"])
+            number: ActiveSet(self._inverse(number), about["atoms"], about["spanned"], self._closest(number))
             for number, about in self.about.items()
         }
+
+    @property
+    def cores(self) -> dict[tuple[int, int], float]:
+        """Distance (Å) of each pair of elements below which grades are infinite; empty without core repulsion."""
+        found: dict[tuple[int, int], float] = {}
+        for (a, b), (begin, end) in self.potential.core_distances().items():
+            closest = min(self._closest(a).get(b, begin), self._closest(b).get(a, begin))
+            found[a, b] = max(min(begin, closest - ROUND), end)
+        return found
 
     def grades(self, numbers: Int[Tensor, " atoms"], descriptors: Float[Tensor, "atoms d"]) -> Float[Tensor, " atoms"]:
         """Extrapolation grade of atoms of the given atomic numbers, float64."""
@@ -120,7 +147,18 @@ class Graded(Wrapper):
     def described(self, graph: Graph) -> tuple[Properties, Float[Tensor, "atoms d"]]:
         """What the potential underneath says, gamma, and the descriptors, all of one pass."""
         said, features = self.potential.described(graph)
-        return replace(said, gamma=self.grades(graph["numbers"].to(features.device), features)), features
+        gamma = self.grades(graph["numbers"].to(features.device), features)
+        return replace(said, gamma=gamma.masked_fill(self.within_cores(graph).to(gamma.device), torch.inf)), features
+
+    def within_cores(self, graph: Graph) -> Bool[Tensor, " atoms"]:
+        """Atoms that have a neighbour closer than `cores`."""
+        numbers = graph["numbers"]
+        found = torch.zeros(len(numbers), dtype=torch.bool, device=numbers.device)
+        if self.core.any():
+            i, j = graph["edge_index"]
+            limits = self.core.to(numbers.device)[numbers[i], numbers[j]]
+            found[i[edge_vectors(graph).norm(dim=1) < limits]] = True
+        return found
 
     def config(self) -> dict[str, Any]:
         """`class_path` and `init_args`, the potential nested, of the active sets their sizes."""
@@ -131,6 +169,10 @@ class Graded(Wrapper):
     def bare(self) -> Potential:
         """The potential underneath: its grades are not true after training."""
         return self.potential.bare()
+
+    def _closest(self, number: int) -> dict[int, float]:
+        found = self.about.get(number, {}).get("closest", {})
+        return {atomic_numbers[symbol]: distance for symbol, distance in found.items()}
 
     def _inverse(self, number: int) -> Tensor:
         return self.get_buffer(f"inverse_{chemical_symbols[number]}")
@@ -178,7 +220,11 @@ def active_sets(
         warnings.warn(text, stacklevel=2)
     return {
         number: ActiveSet(
-            torch.from_numpy(found.inverse), spreads[number].rows, whitenings[number][1], rows.named(found.members)
+            torch.from_numpy(found.inverse),
+            spreads[number].rows,
+            whitenings[number][1],
+            rows.closest.of(number),
+            rows.named(found.members),
         )
         for number, found in chosen.items()
     }
@@ -190,6 +236,23 @@ def _offered(chosen: Mapping[int, MaxVol], numbers: np.ndarray, features: np.nda
     return sum(chosen[number].offer(features[kind], names[kind]) for number, kind in kinds.items())
 
 
+class _Closest:
+    """Shortest distance of each pair of elements among the neighbours of some graphs, Å."""
+
+    def __init__(self) -> None:
+        self.distances = np.full((KINDS, KINDS), np.inf)
+
+    def add(self, graph: Graph) -> None:
+        """Take the neighbours of a graph into account."""
+        i, j = graph["numbers"][graph["edge_index"]].cpu().numpy()
+        np.minimum.at(self.distances, (i, j), edge_vectors(graph).norm(dim=1).cpu().numpy())
+
+    def of(self, number: int) -> dict[int, float]:
+        """The distance of the nearest neighbour of each element, by atomic number."""
+        row = self.distances[number]
+        return {int(z): float(row[z]) for z in np.flatnonzero(np.isfinite(row))}
+
+
 class _Rows:
     """Atomic numbers, descriptors (float64) and running numbers of the atoms of frames, some frames at a time."""
 
@@ -197,6 +260,7 @@ class _Rows:
         self.potential, self.structures, self.batch_edges = potential, structures_of(frames), batch_edges
         self.starts = np.cumsum([0, *(len(atoms) for atoms in self.structures)])
         self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.closest = _Closest()
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         yield from self.kept
@@ -205,6 +269,7 @@ class _Rows:
         size = sum(part[1].nbytes for part in self.kept)
         whole = True  # what is kept is the beginning, without gaps
         for graph in batches(self.potential, following, self.batch_edges):
+            self.closest.add(graph)
             features = self.potential.descriptors(graph).detach().cpu().double().numpy()
             part = (graph["numbers"].cpu().numpy(), features, np.arange(seen, seen + len(features)))
             seen, size = seen + len(features), size + features.nbytes

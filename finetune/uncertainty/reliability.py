@@ -15,8 +15,9 @@ from scipy import stats
 
 from finetune.errors import InputError
 from finetune.potential import Potential
-from finetune.uncertainty.calibration import LEVELS, Calibrated, p_values, scores_of, standard_error
-from finetune.uncertainty.frames import Labelled, clusters, force_errors, numbers_of, predictions
+from finetune.uncertainty.calibration import LEVELS, Calibrated, p_values, scores_of
+from finetune.uncertainty.frames import Labelled, force_errors, numbers_of, predictions
+from finetune.uncertainty.shift import record, shift_p_values
 
 SURPRISE = 0.05  # probability of calling frames shifted that are not, for all atoms and again over the elements
 SHARE = 0.03  # a smaller difference of coverage is of no interest
@@ -36,7 +37,8 @@ class Reliability:
         stated: mean stated error, eV/Å.
         true: mean true error, eV/Å.
         p_value: mean level at which a true error would just be covered; 0.5 where all is well.
-        unlikely: probability of coverage or p-values this far off if the atoms were like those of the calibration.
+        shift_p: probability of coverage or p-values this far off if the groups of these frames and those of the
+            calibration could be exchanged, from a permutation test; NaN where it cannot be tested.
     """
 
     atoms: int
@@ -47,7 +49,7 @@ class Reliability:
     stated: float
     true: float
     p_value: float
-    unlikely: float
+    shift_p: float
 
 
 @dataclass(frozen=True)
@@ -76,29 +78,52 @@ class Coverage:
         return plain
 
     def table(self) -> Table:
-        """Coverage, stated and true errors in meV/Å, CRPS, rank correlation: all atoms and each element."""
-        table = Table(
-            box=box.SIMPLE_HEAD, caption=f"Score: {self.score}.", caption_justify="left", padding=(0, 1, 0, 0)
+        """Coverage, stated and true errors in meV/Å, CRPS, rank correlation, p: all atoms and each element."""
+        caption = (
+            f"Score: {self.score}. p: that the frames are like those of the calibration, by permutation of groups."
         )
+        table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
         covered = f"covered, %\nof {100 * self.level:g}"
-        for header in ("", "atoms\n", covered, "stated\nmeV/Å", "true\nmeV/Å", "CRPS\nmeV/Å", "rank\ncorrelation"):
+        for header in (
+            "",
+            "atoms\n",
+            covered,
+            "stated\nmeV/Å",
+            "true\nmeV/Å",
+            "CRPS\nmeV/Å",
+            "rank\ncorrelation",
+            "p\n",
+        ):
             table.add_column(header, justify="right" if header else "left", no_wrap=True)
         for name, row in {"all": self.all, **self.element}.items():
             values = [f"{1e3 * x:.0f}" for x in (row.stated, row.true, row.crps)]
-            table.add_row(name, str(row.atoms), f"{100 * row.covered:.1f}", *values, f"{row.rank_correlation:.2f}")
+            table.add_row(
+                name,
+                str(row.atoms),
+                f"{100 * row.covered:.1f}",
+                *values,
+                f"{row.rank_correlation:.2f}",
+                _p(row.shift_p),
+            )
         return table
 
 
-def coverage(potential: Potential, frames: Sequence[Labelled], batch_edges: int = 8000) -> Coverage:
+def coverage(
+    potential: Potential,
+    frames: Sequence[Labelled],
+    batch_edges: int = 8000,
+    rng: np.random.Generator | None = None,
+) -> Coverage:
     """Compare calibrated errors with the true ones of labelled frames.
 
     Frames look shifted where the coverage at the stated level, or the mean p-value, is farther from what was promised
-    than the scatter among groups of related frames allows, here and in the calibration.
+    than in most other divisions of all groups into calibration and test, see `finetune.uncertainty.shift`.
 
     Args:
         potential: a calibrated potential.
         frames: labelled frames that neither training nor calibration has seen.
         batch_edges: edges that are evaluated together.
+        rng: draws the divisions; None for one with the seed 0.
 
     Raises:
         InputError: not a calibrated potential, or no labelled forces.
@@ -109,28 +134,25 @@ def coverage(potential: Potential, frames: Sequence[Labelled], batch_edges: int 
     errors = np.zeros(0) if said is None else force_errors(said, frames)
     if said is None or not np.isfinite(errors).any():
         raise InputError("no frame has forces to compare with; give labelled ones")
-    numbers, related = numbers_of(frames), clusters(frames)
+    numbers = numbers_of(frames)
     calibrations = potential.calibrations
     scores = scores_of(said, potential.score).numpy()
     quantiles = np.full((len(errors), len(LEVELS) + 1), np.inf)
-    units, scatter = np.ones(len(errors)), np.zeros((len(errors), 2))
+    units = np.ones(len(errors))
     for number, calibration in calibrations.items():
         own = numbers == number
         quantiles[own], units[own] = calibration.quantiles.cpu().numpy(), scores[own] + calibration.floor
-        scatter[own] = calibration.scatter
     chosen = np.isfinite(errors)
     names = {"all": chosen} | {chemical_symbols[z]: chosen & (numbers == z) for z in np.unique(numbers[chosen])}
-    rows = {
-        name: _reliability(errors[k], units[k], quantiles[k], related[k], scatter[k].mean(axis=0), potential.level)
-        for name, k in names.items()
-    }
+    rng = np.random.default_rng(0) if rng is None else rng
+    tested = shift_p_values(potential.record, record(errors, scores, frames), potential.level, rng)
+    p = {"all" if z == 0 else chemical_symbols[z]: value for z, value in tested.items()}
+    rows = {name: _reliability(errors[k], units[k], quantiles[k], p.get(name, math.nan)) for name, k in names.items()}
     warnings = tuple(_doubts(rows, potential.level, {chemical_symbols[z] for z in calibrations}))
     return Coverage(potential.level, potential.score, LEVELS, rows.pop("all"), rows, warnings)
 
 
-def _reliability(
-    errors: np.ndarray, units: np.ndarray, quantiles: np.ndarray, related: np.ndarray, scatter: np.ndarray, level: float
-) -> Reliability:
+def _reliability(errors: np.ndarray, units: np.ndarray, quantiles: np.ndarray, shift_p: float) -> Reliability:
     """The figures of some atoms: true errors, units of their scores, quantiles of each at all levels."""
     values = errors / units
     stated = units * quantiles[:, -1]
@@ -139,10 +161,6 @@ def _reliability(
     finite = np.isfinite(quantiles[:, :-1]).any(axis=0)
     shares = np.where(finite, (values[:, None] <= quantiles[:, :-1]).mean(axis=0), math.nan)
     ranked = len(errors) > 2 and np.ptp(stated[np.isfinite(stated)], axis=0) > 0 if np.isfinite(stated).any() else False
-    chances = [
-        _chance(covered, level, related, scatter[0], SHARE),
-        _chance(p, 0.5, related, scatter[1], SHARE),
-    ]
     return Reliability(
         atoms=len(errors),
         coverage=tuple(shares.tolist()),
@@ -152,17 +170,18 @@ def _reliability(
         stated=float(stated.mean()),
         true=float(errors.mean()),
         p_value=float(p.mean()),
-        unlikely=min(1.0, 2 * min(chances)),
+        shift_p=shift_p,
     )
 
 
-def _chance(values: np.ndarray, expected: float, related: np.ndarray, scatter: float, least: float) -> float:
-    """Probability of a mean this far from what is expected, by Student's t with one degree less than clusters."""
-    difference = abs(float(values.mean()) - expected)
-    error = np.hypot(standard_error(values, related), scatter)
-    if difference < least or not error > 0:
-        return 1.0
-    return float(2 * stats.t.sf(difference / error, df=len(np.unique(related)) - 1))
+def _far(row: Reliability, level: float) -> bool:
+    """The coverage or the mean p-value differs by enough to matter."""
+    return abs(row.covered - level) >= SHARE or abs(row.p_value - 0.5) >= SHARE
+
+
+def _p(value: float) -> str:
+    """A p-value as it stands in a table; a dash where nothing was tested."""
+    return "–" if math.isnan(value) else f"{value:.2g}" if value >= 0.001 else "< 0.001"
 
 
 def _crps(errors: np.ndarray, stated: np.ndarray) -> float:
@@ -181,11 +200,12 @@ def _doubts(rows: dict[str, Reliability], level: float, known: set[str]) -> list
         atoms = "the atoms" if name == "all" else f"the atoms of {name}"
         if name not in known and name != "all":
             lines.append(f"the calibration had no {name}; nothing is known of its errors")
-        elif row.unlikely < (SURPRISE if name == "all" else SURPRISE / (len(rows) - 1)):
+        elif _far(row, level) and row.shift_p < (SURPRISE if name == "all" else SURPRISE / (len(rows) - 1)):
             side = "larger" if row.p_value > 0.5 else "smaller"
             lines.append(
                 f"{atoms} look unlike those of the calibration: {100 * row.covered:.0f} % of errors are covered where "
-                f"{100 * level:g} % were promised, and errors are {side} than stated; calibrate by frames of this kind"
+                f"{100 * level:g} % were promised, and errors are {side} than stated (p = {row.shift_p:.2g}); "
+                "calibrate by frames of this kind"
             )
     return lines
 
