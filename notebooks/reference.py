@@ -26,7 +26,7 @@ FILES = {
     "equations-of-state.extxyz": CONFIGS,
     "relaxed.extxyz": CONFIGS,
     "pairs.extxyz": "gpaw-molecules",
-    "atoms.extxyz": "gpaw-molecules",
+    "atoms.extxyz": "gpaw-atoms",
     "dynamics.extxyz": "gpaw, with kpoints {length_A: 10.0, shift: 0.5} and no symmetry of points",
 }
 
@@ -59,13 +59,14 @@ def manifest() -> None:
     said = json.loads(Path("data/campaign/texts.json").read_text())
     shared = {key: said["dft"][key] for key in ("code", "functional", "basis", "smearing", "convergence")}
     shared["spin"] = "not polarised; pairs and atoms are, begun from the moments in their frames"
+    shared["smearing"] += "; none in atoms, whose occupations are integer"
     text = {
         "name": "DFT references of the Li-P-S system",
         **{key: said[key] for key in ("licence", "attribution", "elements", "labels")},
         "dft": shared,
         "configs": {
             name: yaml.safe_load(Path(f"configs/label/{name}.yaml").read_text())["labeller"]["init_args"]
-            for name in (DENSE, PLAIN, INSULATORS, "gpaw-molecules")
+            for name in (DENSE, PLAIN, INSULATORS, "gpaw-molecules", "gpaw-atoms")
         },
         "files": {name: described(name) for name in FILES},
     }

@@ -10,11 +10,13 @@ import ase.io
 import ase.units
 import numpy as np
 import pytest
+import yaml
 from pymatgen.entries.computed_entries import ComputedEntry
 
 from finetune.data.frames import data_hash
 from finetune.data.reading import read
 from finetune.data.splitting import PARTS, split
+from finetune.labelling import Calculated
 
 FOLDER = Path(__file__).parents[1] / "data"
 SETS = ("interface", "starting")
@@ -50,6 +52,15 @@ def test_the_references_are_what_their_manifest_says():
         assert {config.split(",")[0] for config in configs} <= set(said["configs"])
         if isinstance(file["label_methods"], dict):  # one hash of settings for each config
             assert len(file["label_methods"]) == len(configs)
+
+
+def test_single_atoms_are_labelled_with_integer_occupations():
+    """No smearing: of three degenerate orbitals it would fill a third each, and add its entropy to the energy."""
+    config = yaml.safe_load((FOLDER.parent / "configs/label/gpaw-atoms.yaml").read_text())["labeller"]["init_args"]
+    assert config["settings"]["occupations"] == {"name": "fermi-dirac", "width": 0.0, "fixmagmom": True}
+    atoms = ase.io.read(FOLDER / "reference/atoms.extxyz", ":")
+    labeller = Calculated(config["calculator"], config["settings"])
+    assert {frame.info["label_method"] for frame in atoms} == {labeller.method_hash(atoms[0].info["label_code"])}
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -236,6 +236,26 @@ def test_a_slow_drift_is_found_in_the_end():
     assert "changed by +0.60" in found([Energy()], snapshot(glass()), now)["Energy"].message
 
 
+def test_a_fall_beyond_the_full_reaction_is_a_hole_and_the_reaction_itself_is_not():
+    """A reaction that releases 1.3 eV/atom may fall by 1.625; one of 0.4 by 0.5; the rise is limited as before."""
+
+    def changed(by: float) -> Snapshot:
+        atoms = glass()
+        start = snapshot(glass()).atoms
+        return snapshot(labelled(atoms, start.get_potential_energy() + by * len(atoms)))
+
+    strong, weak = Energy(reaction=-1.3), Energy(reaction=-0.4)
+    start = snapshot(glass())
+    assert found([strong], start, changed(-1.5)) == {}
+    assert "limit -1.6" in found([strong], start, changed(-1.7))["Energy"].message
+    assert found([weak], start, changed(-0.45)) == {}
+    assert "Energy" in found([weak], start, changed(-0.55))
+    assert "limit 1)" in found([weak], start, changed(1.1))["Energy"].message
+    assert "set `reaction`" in found([Energy()], start, changed(-1.1))["Energy"].message
+    with pytest.raises(InputError, match="expected below 0"):
+        Energy(reaction=0.785).check_settings()
+
+
 def test_lost_bonds_are_found_at_the_atoms_that_lost_them():
     atoms = glass()
     sulphur = np.flatnonzero(atoms.symbols == "S")

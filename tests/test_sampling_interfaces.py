@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.data import atomic_numbers, covalent_radii
 from ase.neighborlist import neighbor_list
 
 from finetune.cli.sample import run
 from finetune.errors import InputError
 from finetune.sampling import Coherent, Context, Face, Limits, Matching
+from finetune.sampling.slabs import touching
 
 LITHIUM, CHLORIDE = 3.44, 5.1  # lattice constants of bcc Li and rocksalt LiCl, Å
 LOOSE = Matching(area_A2=60.0, area_ratio=0.2, length=0.1, angle=0.1, strain=0.1)
@@ -95,6 +97,25 @@ def test_the_gap_is_the_distance_of_the_closest_atoms_across_both_faces(folder: 
         assert neighbor_list("d", atoms, 2.0).min() == pytest.approx(1.5, abs=1e-6)
     sandwich, vacuum = (made(pair(folder, gap_A=(2.0, 2.0), vacuum_A=v), 1)[0] for v in (0.0, 9.0))
     assert 6.0 < vacuum.cell[2, 2] - sandwich.cell[2, 2] < 9.0
+
+
+@pytest.mark.parametrize(("below", "above"), [("Be", "Be"), ("Cs", "Cs"), ("Be", "Cs"), ("Li", "S")])
+def test_the_gap_follows_the_radii_of_the_facing_atoms(below: str, above: str) -> None:
+    """An atom in the hollow of four others, at a distance d of each: the height is sqrt(d² - a²/2)."""
+    edge, gap = 1.4, 1.1
+    lower = Atoms(below, cell=[edge, edge, 0])
+    upper = Atoms(above, [[edge / 2, edge / 2, 0]], cell=[edge, edge, 0])
+    distance = gap * (covalent_radii[atomic_numbers[below]] + covalent_radii[atomic_numbers[above]])
+    assert touching(lower, upper, gap, by_radii=True) == pytest.approx(np.sqrt(distance**2 - edge**2 / 2))
+    assert touching(lower, upper, 2.1, by_radii=False) == pytest.approx(np.sqrt(2.1**2 - edge**2 / 2))
+
+
+def test_faces_of_new_interfaces_are_no_closer_than_atoms_in_crystals(folder: Path) -> None:
+    """By default no contact is below 0.9 of the radii; the crystals' own shortest one, Li-Cl, is at 1.11."""
+    for atoms in made(pair(folder), 6):
+        i, j, distances = neighbor_list("ijd", atoms, 4.0)
+        ratio = distances / (covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]])
+        assert ratio.min() > 0.9 - 1e-6
 
 
 def test_sizes_are_kept_and_repeats_multiply_them(folder: Path) -> None:

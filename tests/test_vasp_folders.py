@@ -13,6 +13,7 @@ import ase.test
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 from finetune.errors import InputError
 from finetune.labelling import VaspFolders
@@ -60,6 +61,35 @@ def test_changed_settings_arrive_in_the_input_and_change_the_method(tmp_path):
     changed.write(atoms, tmp_path)
     assert "ENCUT = 680" in (tmp_path / "INCAR").read_text()
     assert changed.method_hash() != VaspFolders("MPStaticSet").method_hash()
+
+
+def written(labeller: VaspFolders, atoms: Atoms, folder: Path) -> dict[str, float]:
+    """ISMEAR, SIGMA and EDIFF of the INCAR that is written."""
+    labeller.write(atoms, folder)
+    lines = dict(line.split(" = ") for line in (folder / "INCAR").read_text().splitlines() if " = " in line)
+    return {key: float(lines[key]) for key in ("ISMEAR", "SIGMA", "EDIFF")}
+
+
+@pytest.mark.parametrize("inputs", ["MPStaticSet", "MPScanStaticSet", "MP24StaticSet", "MatPESStaticSet"])
+@pytest.mark.parametrize("crystal", [bulk("Li"), bulk("NaCl", "rocksalt", a=5.64), bulk("Al").repeat((3, 3, 4))])
+def test_forces_are_derivatives_of_the_energy_in_metals_too(tmp_path, inputs, crystal, capsys):
+    """No set writes tetrahedra; the cycle ends at 1e-6 eV per atom, or 1e-5 eV in cells of less than ten atoms."""
+    labeller = VaspFolders(inputs)
+    incar = written(labeller, crystal, tmp_path)
+    assert (incar["ISMEAR"], incar["SIGMA"]) == (0, 0.05)
+    assert incar["EDIFF"] <= max(1e-5, 1e-6 * len(crystal)) * (1 + 1e-9)
+    labeller.check()
+    assert ("in place of -5" in capsys.readouterr().out) == (inputs != "MatPESStaticSet")
+
+
+def test_tetrahedra_and_ediff_are_kept_where_the_user_asks_for_them_and_warned_of(tmp_path, capsys):
+    own = {"ISMEAR": -5, "EDIFF": 1e-3}
+    labeller = VaspFolders("MPStaticSet", {"user_incar_settings": own})
+    incar = written(labeller, bulk("Li"), tmp_path)
+    assert (incar["ISMEAR"], incar["EDIFF"]) == (-5, 1e-3)
+    labeller.check()
+    assert "not derivatives of the energy" in capsys.readouterr().out
+    assert labeller.method_hash() != VaspFolders("MPStaticSet", {"user_incar_settings": {"EDIFF": 1e-3}}).method_hash()
 
 
 def test_results_come_back_in_the_order_of_the_frame(tmp_path):

@@ -23,7 +23,12 @@ ELAPSED = re.compile(r"Elapsed time \(sec\):\s+([\d.]+)")  # at the end of OUTCA
 FRAME = "frame.extxyz"  # the structure with its atoms in their own order, beside the input files
 DECIDES = ("ENCUT", "GGA", "METAGGA", "ISMEAR", "SIGMA", "ISPIN", "PREC", "LASPH")  # the answer, not how it is found
 TETRAHEDRA = -5  # ISMEAR, without a width
+GAUSSIAN = {"ISMEAR": 0, "SIGMA": 0.05}  # in place of tetrahedra, eV
+EDIFF, EDIFF_PER_ATOM = 1e-5, 1e-6  # the electronic cycle ends at the larger of both at the latest, eV and eV/atom
 SAME_A = 1e-3  # how far atoms of output and input may be apart, Å
+
+
+PROBE = Atoms("Li", cell=[3, 3, 3], pbc=True)  # by which the settings of a set are known
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class VaspFolders(Folders):
 
     POTCAR files are under VASP's licence: `POTCAR.spec` names the ones that are wanted, and pymatgen or
     `cat` makes a POTCAR of them.
+
+    Two settings differ from the set's, unless `user_incar_settings` names them. Tetrahedra (`ISMEAR = -5`) become
+    Gaussian smearing of 0.05 eV: with partial occupations the forces of tetrahedra are not derivatives of the energy,
+    and no frame is known to be an insulator before it is computed. `EDIFF` is at most 1e-6 eV per atom, or 1e-5 eV in
+    small cells.
 
     Attributes:
         inputs: the set: of the Materials Project (GGA or r2SCAN) or of MatPES (10.48550/arXiv.2503.04070).
@@ -43,11 +53,32 @@ class VaspFolders(Folders):
 
     def method(self) -> dict[str, Any]:
         """The input set and what was changed in it."""
-        return {"vasp": self.inputs, "settings": self.settings}
+        replaced = {"smearing": GAUSSIAN} if self._replaced() else {}
+        return {"vasp": self.inputs, "settings": self.settings, **replaced}
 
     def check(self) -> None:
-        """Raise `InputError` where the settings are none of the set's."""
-        self._set(Atoms("Li", cell=[3, 3, 3], pbc=True))
+        """Report smearing that is not the set's or not variational.
+
+        Raises:
+            InputError: the settings are none of the set's.
+        """
+        incar = self._set(PROBE).incar
+        if incar.get("ISMEAR") == TETRAHEDRA:
+            print(
+                "ISMEAR: got -5, expected smearing where frames may be metallic: forces of tetrahedra are not "
+                "derivatives of the energy there. Give 0 unless every frame is an insulator."
+            )
+        elif self._replaced():
+            print(f"ISMEAR = 0, SIGMA = {incar['SIGMA']:g} in place of -5 of {self.inputs}: frames may be metallic")
+
+    def _replaced(self) -> bool:
+        """Whether the set has tetrahedra that Gaussian smearing replaces."""
+        tetrahedra = self._plain(PROBE, self.settings).incar.get("ISMEAR") == TETRAHEDRA
+        return tetrahedra and "ISMEAR" not in self._own()
+
+    def _own(self) -> dict[str, Any]:
+        """The user's INCAR settings."""
+        return dict(self.settings.get("user_incar_settings") or {})
 
     def write(self, atoms: Atoms, folder: Path) -> None:
         """INCAR, KPOINTS (where the set has one), POSCAR with its atoms sorted by element, and POTCAR.spec."""
@@ -104,7 +135,19 @@ class VaspFolders(Folders):
         return labelled
 
     def _set(self, atoms: Atoms) -> Any:
-        """The input set of a structure.
+        """The input set of a structure, with variational smearing and a cycle that ends late enough for its size."""
+        own = self._own()
+        incar = self._plain(atoms, self.settings).incar
+        changed: dict[str, Any] = {}
+        if incar.get("ISMEAR") == TETRAHEDRA and "ISMEAR" not in own:
+            changed = GAUSSIAN | {key: own[key] for key in own if key == "SIGMA"}
+        least = max(EDIFF, EDIFF_PER_ATOM * len(atoms))
+        if incar.get("EDIFF", 0.0) > least and not {"EDIFF", "EDIFF_PER_ATOM"} & set(own):
+            changed["EDIFF"] = least
+        return self._plain(atoms, {**self.settings, "user_incar_settings": own | changed})
+
+    def _plain(self, atoms: Atoms, settings: Mapping[str, Any]) -> Any:
+        """The input set of a structure by pymatgen.
 
         Raises:
             InputError: an argument that the set does not have.
@@ -115,7 +158,7 @@ class VaspFolders(Folders):
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         structure = AseAtomsAdaptor.get_structure(bare)
         try:
-            return getattr(sets, self.inputs)(structure, sort_structure=False, **_known(self.settings))
+            return getattr(sets, self.inputs)(structure, sort_structure=False, **_known(settings))
         except (TypeError, ValueError) as error:
             raise InputError(f"{self.inputs} does not take these settings: {error}") from error
 

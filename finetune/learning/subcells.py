@@ -26,6 +26,7 @@ from finetune.sampling.molecules import molecules
 LENGTHS, PLACES = 6, 3  # of windows that are tried along each lattice vector
 SPHERE_A = 6.0  # radius within which atoms are counted for the volume of one
 FACE = 0.05  # what a new boundary counts: as much as a twentieth of the atoms removed
+STEP, STEPS = 0.01, 12  # by which a cell is shortened at a time, and how often at most
 SAME_A = 1e-6  # two environments are the same up to this, Å
 
 
@@ -43,6 +44,7 @@ class Cutter:
             thiophosphate groups whole.
         centres: largest number of sub-cells out of one structure.
         relax_steps: steps of relaxation, by the potential, of the atoms outside of the radius; 0 for none.
+        volume: largest relative difference of the volume per atom from that of the same atoms in the large structure.
     """
 
     atoms: int = 80
@@ -52,11 +54,14 @@ class Cutter:
     bonds: Mapping[str, float] = field(default_factory=dict)
     centres: int = 3
     relax_steps: int = 0
+    volume: float = 0.15
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         if not (self.atoms > 0 and self.radius_A > 0 and self.padding_A >= 0 and 0 < self.closest < 1.5):
             raise InputError(f"{self} cannot cut; atoms, radius_A and closest are above 0, closest below 1.5")
+        if not self.volume > 0:
+            raise InputError(f"Cutter: `volume` is {self.volume:g}, expected above 0. Give 0.15, or .inf for no limit.")
         if any(pair.count("-") != 1 for pair in self.bonds):
             raise InputError(f"bonds {dict(self.bonds)} are named by two elements, as in {{P-S: 2.6}}")
 
@@ -109,13 +114,24 @@ def cut(atoms: Atoms, centre: int, settings: Cutter) -> Atoms:
         )
     around = _around(atoms, centre, settings)
     best: tuple[float, Atoms] | None = None
+    nearest = np.inf
     for empty, inside, window in _candidates(atoms, around, settings):
         if best is not None and empty > best[0]:
             break  # the removal of atoms disturbs as much as it can mend
         found = _cleaned(atoms, around, inside, window, settings)
         if found is not None:
+            _close(found, around, window, settings)
+            swollen = found.get_volume() / around.volumes[found.arrays["parent"]].sum() - 1
+            nearest = min(nearest, swollen, key=abs)
+            if abs(swollen) > settings.volume:
+                continue
             disturbed = _disturbed(found, around, window)
             best = (disturbed, found) if best is None or disturbed < best[0] else best
+    if best is None and np.isfinite(nearest):
+        raise InputError(
+            f"sub-cells around atom {centre}: got a volume per atom {nearest:+.3g} off (relative) at best, "
+            f"expected within {settings.volume:.3g}. Raise atoms, or lower radius_A or padding_A."
+        )
     if best is None:
         raise InputError(
             f"no sub-cell of {settings.atoms} atoms holds the {settings.radius_A:g} Å around atom {centre} with sane "
@@ -132,7 +148,8 @@ def _candidates(atoms: Atoms, around: _Around, settings: Cutter) -> list[tuple[f
     for window in _windows(atoms, settings):
         inside = ((around.places >= window.lower) & (around.places < window.upper)).all(axis=1) | around.near
         count, need = int(sizes[inside].sum()), float(needs[inside].sum())
-        if count <= settings.atoms:
+        least = abs(np.linalg.det(window.cell)) * (1 - STEP) ** (STEPS * min(int(window.cut.sum()), 1))
+        if count <= settings.atoms and least <= (1 + settings.volume) * need:  # atoms removed leave it emptier still
             empty = abs(abs(np.linalg.det(window.cell)) - need) / need
             found.append((empty + FACE * window.cut.sum(), inside, window))
     return sorted(found, key=lambda one: one[0])
@@ -213,6 +230,22 @@ def _cleaned(atoms: Atoms, around: _Around, inside: np.ndarray, window: _Window,
     found.info = {"removed": removed}
     found.arrays["parent"] = members
     return found
+
+
+def _close(found: Atoms, around: _Around, window: _Window, settings: Cutter) -> None:
+    """Shorten the cell across new boundaries, in place, down to the volume of its atoms while no pair is too close."""
+    own = float(around.volumes[found.arrays["parent"]].sum())
+    owner = around.owner[found.arrays["parent"]]
+    for _ in range(STEPS):
+        excess = found.get_volume() / own
+        if excess <= 1 or not window.cut.any():
+            return
+        before = found.cell.array
+        shorter = max(excess ** (-1 / window.cut.sum()), 1 - STEP)
+        found.set_cell(before * np.where(window.cut, shorter, 1.0)[:, None])
+        if _clash(found, owner, window, settings.closest) is not None:
+            found.set_cell(before)
+            return
 
 
 def _clash(found: Atoms, owner: np.ndarray, window: _Window, closest: float) -> tuple[int, int] | None:

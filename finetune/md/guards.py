@@ -20,6 +20,9 @@ from finetune.md.snapshot import Snapshot
 Action = Literal["warn", "save", "stop"]
 
 
+REACTED = 1.25  # largest fall of the potential energy over that of the full reaction
+
+
 @dataclass(frozen=True)
 class Alarm:
     """What a guard found.
@@ -107,16 +110,26 @@ class Energy(Guard):
 
     Attributes:
         change: largest change of the potential energy, eV/atom.
+        reaction: energy of the full reaction, eV/atom, as `finetune phases` prints it (-0.7). The potential energy may
+            then fall by 1.25 times as much, and `change` limits its rise only. Without it, the guard cannot tell a
+            hole from a reaction: a hole of less than `change` passes, a reaction of more stops the run.
         drift: largest drift of the conserved energy, meV/atom/ps, judged after `after_ps`.
         after_ps: time before drift is judged, ps.
         drift_most: largest change of the conserved energy in all, eV/atom.
     """
 
     change: float = 1.0
+    reaction: float | None = None
     drift: float = 20.0
     after_ps: float = 0.5
     drift_most: float = 0.5
     every: int = 10
+
+    def check_settings(self) -> None:
+        """The reaction releases energy."""
+        super().check_settings()
+        if self.reaction is not None and not self.reaction < 0:
+            raise InputError(f"Energy: `reaction` is {self.reaction:g} eV/atom, expected below 0. Take it from phases.")
 
     def reference(self, start: Snapshot) -> float:
         """Potential energy of the start, eV."""
@@ -126,8 +139,13 @@ class Energy(Guard):
         """Compare per atom."""
         n = len(now.atoms)
         change = (now.atoms.get_potential_energy() - reference) / n
-        if not abs(change) <= self.change:
-            return self.alarm(f"the potential energy has changed by {change:+.2f} eV/atom (limit {self.change:g})")
+        lowest = -self.change if self.reaction is None else REACTED * self.reaction
+        if not lowest <= change <= self.change:
+            limit, remedy = self.change, ""
+            if change < 0:
+                limit = lowest if self.reaction is not None else self.change
+                remedy = "" if self.reaction is not None else "; where a reaction may do that, set `reaction`"
+            return self.alarm(f"the potential energy has changed by {change:+.2f} eV/atom (limit {limit:.3g}{remedy})")
         if now.drift is None or now.stage_ps < self.after_ps:
             return None
         drift = 1000 * now.drift / n / now.stage_ps

@@ -69,7 +69,9 @@ class Coherent(Sampler):
         upper: the crystal above and its faces.
         matching: how well the planes must match.
         strained: who takes the lattice of the other: the soft one, best put above; or both the mean.
-        gap_A: smallest and largest distance of the closest two atoms across the interface, Å.
+        gap: smallest and largest gap: the shortest distance of two atoms across the interface over the sum of their
+            covalent radii (10.1039/b801115j). Bonds have about 1, contacts of atoms that do not bond more.
+        gap_A: the same in Å, for any pair of atoms, in place of `gap`.
         vacuum_A: vacuum above the upper crystal, Å; 0 makes a second interface there.
         atoms: smallest and largest number of atoms before `repeat`.
         repeat: how often the finished cell is repeated in the plane, for large cells.
@@ -80,14 +82,15 @@ class Coherent(Sampler):
     upper: Face = field(default_factory=lambda: Face("Li"))
     matching: Matching = field(default_factory=Matching)
     strained: Literal["lower", "upper", "both"] = "upper"
-    gap_A: tuple[float, float] = (1.6, 2.4)
+    gap: tuple[float, float] = (0.9, 1.2)
+    gap_A: tuple[float, float] | None = None
     vacuum_A: float = 0.0
     atoms: tuple[int, int] = (1, 80)
     repeat: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         at_least(self, vacuum_A=0, repeat=1)
-        spans(self, gap_A=0, atoms=1)
+        spans(self, gap=0, gap_A=0, atoms=1)
 
     def frames(self, parents: Iterable[Atoms], context: Context) -> Iterator[Atoms]:
         """Interfaces; every one is a group of its own, named by the pair of crystals."""
@@ -147,11 +150,12 @@ class Coherent(Sampler):
         rng = context.rng
         lower, upper = on_plane(below, match.lower, match.plane_A), on_plane(above, match.upper, match.plane_A)
         upper.positions[:, :2] += rng.random(2) @ match.plane_A
-        gaps = rng.uniform(*self.gap_A, size=2)
-        upper.positions[:, 2] += touching(lower, upper, gaps[0])
+        by_radii = self.gap_A is None
+        gaps = rng.uniform(*(self.gap_A or self.gap), size=2)
+        upper.positions[:, 2] += touching(lower, upper, gaps[0], by_radii)
         height = np.ptp(np.r_[lower.positions[:, 2], upper.positions[:, 2]]) + self.vacuum_A
         if not self.vacuum_A:
-            height = touching(upper, lower, gaps[1])
+            height = touching(upper, lower, gaps[1], by_radii)
         atoms = lower + upper
         atoms.set_cell([[*match.plane_A[0], 0], [*match.plane_A[1], 0], [0, 0, height]])
         atoms.pbc = True
@@ -166,9 +170,10 @@ class Coherent(Sampler):
         parts = [
             f"{slab.info['made_by']} strain {strain}" for slab, strain in zip((below, above), strains, strict=True)
         ]
-        edge = f"vacuum {self.vacuum_A:g} Å" if self.vacuum_A else f"{gaps[1]:.2f} Å"
+        unit = "x radii" if self.gap_A is None else "Å"
+        edge = f"vacuum {self.vacuum_A:g} Å" if self.vacuum_A else f"{gaps[1]:.2f} {unit}"
         made_by = (
-            f"Coherent({' | '.join(parts)}, gaps {gaps[0]:.2f} Å {edge}, repeat {self.repeat[0]} {self.repeat[1]})"
+            f"Coherent({' | '.join(parts)}, gaps {gaps[0]:.2f} {unit} {edge}, repeat {self.repeat[0]} {self.repeat[1]})"
         )
         group = named("|".join(sorted(composition(slab) for slab in (below, above))), made_by)
         return {"group": group, "strain": float(np.abs(match.strains).max()), "made_by": made_by}

@@ -167,24 +167,28 @@ def bonds(atoms: Atoms, kinds: tuple[tuple[str, str], ...]) -> dict[int, list[tu
     return partners
 
 
-def touching(below: Atoms, above: Atoms, gap_A: float) -> float:
-    """How far to lift the upper slab, Å, so that the closest atoms of both are `gap_A` apart.
+def touching(below: Atoms, above: Atoms, gap: float, by_radii: bool) -> float:
+    """How far to lift the upper slab, Å, so that the closest atoms of both have this gap.
 
     Rough faces may interlock by `INTERLOCKED` Å, no further.
 
     Args:
         below: a slab with the normal along z and its in-plane lattice as first two cell vectors.
         above: another one on the same lattice.
-        gap_A: distance of the closest two atoms, Å.
+        gap: distance of the closest two atoms, Å, or over the sum of their covalent radii.
+        by_radii: whether the gap is over the sum of covalent radii.
     """
     flush = below.positions[:, 2].max() - above.positions[:, 2].min()
-    depth = gap_A + INTERLOCKED
-    lower = below.positions[below.positions[:, 2] > below.positions[:, 2].max() - depth]
-    upper = above.positions[above.positions[:, 2] < above.positions[:, 2].min() + depth]
+    radii = [covalent_radii[slab.numbers] if by_radii else np.full(len(slab), 0.5) for slab in (below, above)]
+    depth = gap * (radii[0].max() + radii[1].max()) + INTERLOCKED
+    low = below.positions[:, 2] > below.positions[:, 2].max() - depth
+    high = above.positions[:, 2] < above.positions[:, 2].min() + depth
+    lower, upper = below.positions[low], above.positions[high]
+    reach = gap * (radii[1][high][:, None] + radii[0][low][None])
     plane = below.cell.array[:2, :2]
     apart = (upper[:, None, :2] - lower[None, :, :2]) @ np.linalg.inv(plane)
     apart -= np.rint(apart)
     images = np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)])
     squares = (((apart[..., None, :] + images) @ plane) ** 2).sum(axis=-1).min(axis=-1)
-    lifts = lower[None, :, 2] + np.sqrt(np.maximum(gap_A**2 - squares, 0)) - upper[:, None, 2]
-    return float(lifts[squares < gap_A**2].max(initial=flush - INTERLOCKED))
+    lifts = lower[None, :, 2] + np.sqrt(np.maximum(reach**2 - squares, 0)) - upper[:, None, 2]
+    return float(lifts[squares < reach**2].max(initial=flush - INTERLOCKED))
