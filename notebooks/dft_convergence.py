@@ -86,17 +86,18 @@ def jobs() -> Iterator[tuple[str, Setting]]:
         (contact, 12.5, series, cold),  # 4x4x1
         (units, 7, both, ()),  # 1x1x1
         (metal, 15, series, cold),  # 3x3x3
-        (crystal, 10, series, ()),  # 2x3x2
-        (melt, 15, series, cold),  # 3x3x3
-        (contact, 25, both, ()),  # 7x7x2
-        (contact, 15, both, ()),  # 5x5x1
-        (metal, 25, series, ()),  # 4x4x4
-        (metal, 10, series, ()),  # 2x2x2
-        (sulfide, 12.5, both, cold),  # 4x2x1
-        (packed, 20, both, ()),  # 3x3x3
         (packed, 15, (), cold),
-        (melt, 25, both, ()),  # 4x4x4
-        (sulfide, 20, both, ()),  # 6x3x2
+        (packed, 15, (0.0125,), ()),
+        (melt, 15, series, cold),  # 3x3x3
+        (contact, 25, both, cold),  # 7x7x2
+        (crystal, 10, series, cold),  # 2x3x2
+        (contact, 15, both, ()),  # 5x5x1
+        (metal, 25, series, cold),  # 4x4x4
+        (metal, 10, series, cold),  # 2x2x2
+        (sulfide, 12.5, both, cold),  # 4x2x1
+        (packed, 20, both, cold),  # 3x3x3
+        (melt, 25, both, cold),  # 4x4x4
+        (sulfide, 20, both, cold),  # 6x3x2
         (sulfide, 15, both, ()),  # 5x3x1
         (units, 20, both, ()),
         (units, 15, (), cold),
@@ -116,7 +117,6 @@ def jobs() -> Iterator[tuple[str, Setting]]:
     ):
         yield from ((name, Setting(width=width, length_A=length)) for width in widths)
         yield from ((name, Setting(smearing="MV", width=width, length_A=length)) for width in cold_widths)
-    yield packed, Setting(width=0.0125)
     yield packed, Setting(width=0.05, converged=True)
     yield metal, Setting(width=0.05, converged=True)
     yield from ((crystal, Setting(width=width, length_A=7)) for width in both)
