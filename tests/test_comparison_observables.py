@@ -366,10 +366,30 @@ def test_errors_of_scaled_forces_are_known(tmp_path):
     assert figure(measured, "forces slope") == pytest.approx(0.8)
     assert figure(measured, "forces MAE") == pytest.approx(1000 * 0.2 * np.abs(forces).mean())
     assert figure(measured, "energy MAE") == pytest.approx(0.0, abs=1e-4)  # digits of the file
-    assert "after a shift of 1 numbers" in measured.notes[1]
+    assert "4 frames also to the other frames of their own group" in measured.notes[1]  # one group: the file
     parts = [f for f in measured.figures if f.kind == "forces MAE of a part"]
     assert parts
     assert parts[-1].value > parts[0].value  # a share of a larger force is more
+
+
+def test_errors_have_intervals_over_groups_and_a_shift_fitted_to_other_frames(tmp_path):
+    frames = labelled(rattled(), lennard_jones(EPSILON, SIGMA, 2 * SIGMA))
+    for k, atoms in enumerate(frames):
+        atoms.info["group"] = str(k)
+    files = write(tmp_path / "l.extxyz", frames)
+    elsewhere = labelled(rattled(), lennard_jones(EPSILON, SIGMA, 2 * SIGMA))
+    for atoms in elsewhere:
+        atoms.info["REF_energy"] += 0.1 * len(atoms)  # another energy zero
+    others = write(tmp_path / "references.extxyz", elsewhere)
+    spoiled = lennard_jones(EPSILON, SIGMA, 2 * SIGMA)
+    measured = Errors(files=files).measure(spoiled, tmp_path)
+    force = measured.by_name()["forces MAE"]
+    assert force.low <= force.value <= force.high
+    assert force.floor == 0.0  # the same errors in every run
+    assert figure(measured, "energy MAE") == pytest.approx(0.0, abs=1e-4)
+    shifted = Errors(files=files, references=others).measure(spoiled, tmp_path)
+    assert figure(shifted, "energy MAE") == pytest.approx(100.0, abs=1e-3)
+    assert "references.extxyz" in shifted.notes[1]
 
 
 def test_distance_from_the_interface_of_two_slabs_is_their_geometry():

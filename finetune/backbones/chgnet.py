@@ -30,8 +30,8 @@ PRETRAINED = {
 
 COMPOSITION = "composition_model.fc.weight"
 
-# MPtrj, the training set, covers 89 elements: 1 to 94 but Po, At, Rn, Fr and Ra (Deng et al., Fig. 2, and
-# https://figshare.com/articles/dataset/23713842). Weights of the others are as they were initialised.
+# MPtrj, the training set, covers 89 elements: 1 to 94 but Po, At, Rn, Fr and Ra (doi 10.1038/s42256-023-00716-3).
+# Weights of the others are as they were initialised; the reference energies of the r2SCAN weights are 0 for them.
 MPTRJ = frozenset(range(1, 95)) - {84, 85, 86, 87, 88}
 # The r2SCAN set of the transfer learning has no Yb either: its reference energy in those weights is exactly 0.
 TRAINED = {"0.3.0": MPTRJ, "0.2.0": MPTRJ, "r2scan": MPTRJ - {70}}
