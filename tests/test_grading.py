@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from types import SimpleNamespace
 
 import ase.io
 import numpy as np
@@ -21,6 +20,7 @@ from finetune.committee import Committee
 from finetune.errors import InputError
 from finetune.learning.harvesting import Thresholds, harvest
 from finetune.md.guards import Extrapolating
+from finetune.md.snapshot import Snapshot
 from finetune.sampling.core import Limits
 from finetune.uncertainty import Graded, active_sets, grading
 from finetune.uncertainty.maxvol import MaxVol, Spread
@@ -246,10 +246,10 @@ def test_gamma_is_infinite_within_the_core_and_finite_and_continuous_outside(cor
     begin = cored.cores[15, 16]
     for r in (0.3 * begin, 0.64, 1.0, end, begin - 1e-3):
         assert torch.isinf(predict(cored, pair(r)).gamma).all()
-    scan = np.arange(begin + 1e-3, 4.0, 0.005)
+    scan = np.arange(begin + 1e-3, 4.0, 0.05)
     gamma = np.array([predict(cored, pair(r)).gamma.numpy() for r in scan])
     assert np.isfinite(gamma).all()
-    assert np.abs(np.diff(gamma, axis=0)).max() < 0.1
+    assert np.abs(np.diff(gamma, axis=0)).max() < 0.3
     close_pair = Atoms("PSLi", [[0, 0, 0], [1.0, 0, 0], [0, 3.0, 0]])
     assert torch.isinf(predict(cored, close_pair).gamma).tolist() == [True, True, False]
 
@@ -286,7 +286,7 @@ def test_an_infinite_grade_stops_dynamics_and_is_not_harvested(cored):
         warnings.simplefilter("ignore")
         atoms.get_forces()
     assert np.isinf(atoms.calc.results["gamma"]).all()
-    alarm = Extrapolating().highest(SimpleNamespace(atoms=atoms), atoms.calc.results["gamma"], 2.5, "grade {:.2f}")
+    alarm = Extrapolating().check(Snapshot(atoms), None)
     assert alarm.atoms == [0, 1]
     assert "inf" in alarm.message
     kept, counts = harvest(
