@@ -92,7 +92,8 @@ def compare(
 
 def table(comparison: Comparison) -> Table:
     """The matrix of verdicts."""
-    shown = Table(box=box.SIMPLE_HEAD, caption="Distance of the worst figure from DFT, in units of its own uncertainty")
+    words = "Distance of the worst figure from the reference, in units of DFT's own uncertainty or of the floor"
+    shown = Table(box=box.SIMPLE_HEAD, caption=words)
     names = [name for name in comparison.columns if name != comparison.reference]
     shown.add_column("")
     for name in names:

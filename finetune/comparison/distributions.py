@@ -190,8 +190,8 @@ class Distributions(Observable):
         """Distance of each curve from that of DFT, and differences of first peaks and of neighbours."""
         own, found = {curve.panel: curve for curve in measured.curves}, []
         mine = next((figure.short for figure in measured.figures if figure.short), "")
-        other = next((f"the reference has {f.short}" for f in reference.figures if f.short), "")
-        short = "; ".join(text for text in (mine, other) if text)
+        other = next((figure.short for figure in reference.figures if figure.short), "")
+        short = mine if other in ("", mine) else "; ".join([*([mine] if mine else []), f"the reference has {other}"])
         compared = sum(3 if curve.panel.startswith("g(r)") else 1 for curve in reference.curves)
         for curve in reference.curves:
             there = own.get(curve.panel)
