@@ -190,5 +190,7 @@ def test_a_misspelt_key_of_forces_is_told(interface_frames, tmp_path):
     for atoms in interface_frames:
         atoms.arrays["REF_force"] = atoms.arrays.pop("REF_forces")
     ase.io.write(tmp_path / "typo.extxyz", interface_frames, format="extxyz")
-    with pytest.warns(UserWarning, match=r"no forces label is read in .* but they have REF_force.*--keys\.forces REF_force"):
+    with pytest.warns(
+        UserWarning, match=r"no forces label is read in .* but they have REF_force.*--keys\.forces REF_force"
+    ):
         read(tmp_path / "typo.extxyz")
