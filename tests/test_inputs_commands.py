@@ -16,6 +16,7 @@ from ase.neighborlist import neighbor_list
 
 from finetune import models
 from finetune.backbones.ace import ACE
+from finetune.calculators import PotentialCalculator
 from finetune.data.structures import read_structure
 from finetune.errors import InputError
 from finetune.exporting import lammps_input
@@ -258,3 +259,22 @@ def test_the_slabs_of_the_shipped_data_are_exported_as_they_are(tmp_path):
     lammps_input(tmp_path / "a.yace", ["Li", "S"], "pace", "* * a.yace Li S", "test", atoms)
     text = (tmp_path / "a.data").read_text()
     assert len(text.split("Atoms # atomic")[1].split("\n\n")[1].splitlines()) == len(atoms)
+
+
+@pytest.mark.parametrize("pbc", ["TTT", "TTF", "TFF", "FFF"])
+def test_stress_is_the_strain_derivative_of_the_energy_in_open_directions_too(pbc):
+    atoms = tilted([letter == "T" for letter in pbc])
+    atoms.calc = PotentialCalculator(ACE.tiny().eval(), "cpu", "float64")
+    stress, step = atoms.get_stress(voigt=False), 1e-4
+    for i, j in ((0, 0), (2, 2), (0, 2), (1, 2)):
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[i, j] += sign * step / 2
+            strain[j, i] += sign * step / 2
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            strained.calc = atoms.calc
+            energies.append(strained.get_potential_energy())
+        derivative = (energies[0] - energies[1]) / (2 * step) / atoms.get_volume()
+        assert stress[i, j] == pytest.approx(derivative, abs=1e-6)

@@ -144,8 +144,8 @@ def _warn_near(frames: Sequence[Named], found: Sequence[_Found], keys: LabelKeys
         if name == VIRIALS:
             if ("stress", key) not in lost and not any(other == "stress" for other, _ in lost):
                 warnings.warn(
-                    f"{_files(frames)}: no stress is read in {count} of {len(frames)} frames, but they have {key}, "
-                    f"not read. {hint(VIRIALS, key)} reads it: stress = -virial / volume",
+                    f"{_files(frames)}: no stress is read in {count} of {len(frames)} frames, but they have {key}. "
+                    f"{hint(VIRIALS, key)} reads it: stress = -virial / volume",
                     stacklevel=2,
                 )
             continue
