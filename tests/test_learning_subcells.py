@@ -88,7 +88,7 @@ def dense() -> Atoms:
 
 @pytest.mark.parametrize("options", [{"padding_A": 1.2}, {"atoms": 110, "radius_A": 4.0, "bonds": {"P-S": 2.6}}])
 def test_the_volume_per_atom_is_the_parents_however_wide_the_padding(dense: Atoms, options: dict[str, Any]) -> None:
-    """Without closing, whole units in 110 atoms have 24 to 26 Å³/atom; the crystal has 20.9, known around atoms to 3 %."""
+    """Unclosed, units in 110 atoms have 24 to 26 Å³/atom; the crystal has 20.9, known around atoms to 3 %."""
     found, refused = subcells(dense, np.eye(len(dense))[500], Cutter(centres=1, **options))
     assert refused == []
     volume = found[0].get_volume() / len(found[0])
