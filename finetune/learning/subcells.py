@@ -148,7 +148,7 @@ def _candidates(atoms: Atoms, around: _Around, settings: Cutter) -> list[tuple[f
     for window in _windows(atoms, settings):
         inside = ((around.places >= window.lower) & (around.places < window.upper)).all(axis=1) | around.near
         count, need = int(sizes[inside].sum()), float(needs[inside].sum())
-        least = abs(np.linalg.det(window.cell)) * (1 - STEP) ** (STEPS * min(int(window.cut.sum()), 1))
+        least = abs(np.linalg.det(window.cell)) * (1 - STEP) ** (STEPS * int(window.cut.sum()))
         if count <= settings.atoms and least <= (1 + settings.volume) * need:  # atoms removed leave it emptier still
             empty = abs(abs(np.linalg.det(window.cell)) - need) / need
             found.append((empty + FACE * window.cut.sum(), inside, window))
