@@ -88,32 +88,31 @@ def jobs() -> Iterator[tuple[str, Setting]]:
         (metal, 15, series, cold),  # 3x3x3
         (packed, 15, (), cold),
         (packed, 15, (0.0125,), ()),
-        (melt, 15, series, cold),  # 3x3x3
-        (contact, 25, both, cold),  # 7x7x2
-        (crystal, 10, series, cold),  # 2x3x2
+        (melt, 14, series, cold),  # 3x3x3
+        (contact, 25, both, (0.1,)),  # 7x7x2
+        (contact, 21, (), (0.1,)),  # 6x6x2
+        (metal, 21, series, cold),  # 4x4x4
+        (units, 14, (), (0.1,)),  # 2x2x2
+        (units, 21, (0.025,), (0.1,)),  # 3x3x3
+        (melt, 21, (0.025,), (0.1,)),  # 4x4x4
+        (crystal, 14, series, (0.1,)),
+        (sulfide, 14, both, (0.1,)),  # 5x3x1
+        (packed, 21, (0.05, 0.025), (0.1,)),  # 3x3x3
+        (sulfide, 21, both, (0.1,)),  # 7x4x2
+        (crystal, 21, (0.025,), (0.1,)),
         (contact, 15, both, ()),  # 5x5x1
-        (metal, 25, series, cold),  # 4x4x4
-        (metal, 10, series, cold),  # 2x2x2
-        (sulfide, 12.5, both, cold),  # 4x2x1
-        (packed, 20, both, cold),  # 3x3x3
-        (melt, 25, both, cold),  # 4x4x4
-        (sulfide, 20, both, cold),  # 6x3x2
-        (sulfide, 15, both, ()),  # 5x3x1
-        (units, 20, both, ()),
-        (units, 15, (), cold),
-        (crystal, 15, both, ()),  # 2x4x3
-        (melt, 10, both, ()),  # 2x2x2
-        ("Li7P3S11 packed, 21 atoms", 15, series, ()),
-        ("Li7P3S11 units 300 K, 21 atoms", 15, series, ()),
-        (phosphide, 15, series, cold),  # 3x5x2
-        (phosphide, 10, both, ()),  # 2x3x2
-        (phosphide, 20, both, ()),  # 3x6x3
-        (metal, 30, both, ()),  # 5x5x5
+        (metal, 10, series, (0.1,)),  # 2x2x2
+        (metal, 30, narrow, (0.1,)),  # 5x5x5
+        (melt, 10, both, (0.1,)),  # 2x2x2
+        (phosphide, 14, series, (0.1,)),
+        (phosphide, 21, both, (0.1,)),
+        ("Li7P3S11 units 300 K, 21 atoms", 14, series, (0.1,)),
+        ("Li7P3S11 packed, 21 atoms", 14, series, (0.1,)),
+        ("Li13P3S11 packed, 27 atoms", 14, both, (0.1,)),
+        ("Li13P3S11 packed, 27 atoms", 21, both, (0.1,)),
         (contact, 30, narrow, ()),  # 9x9x2
-        ("Li13P3S11 packed, 27 atoms", 15, series, ()),
-        ("Li13P3S11 packed, 27 atoms", 20, both, ()),
-        (melt, 30, both, ()),  # 5x5x5
-        (packed, 25, both, ()),  # 4x4x4
+        (melt, 30, narrow, (0.1,)),  # 5x5x5
+        (packed, 25, narrow, (0.1,)),  # 4x4x4
     ):
         yield from ((name, Setting(width=width, length_A=length)) for width in widths)
         yield from ((name, Setting(smearing="MV", width=width, length_A=length)) for width in cold_widths)

@@ -361,7 +361,10 @@ def _of_pair(name: str, r: np.ndarray, blocks: np.ndarray, running: np.ndarray, 
     peak = _with_interval(name, "first peak", np.array([_peak(part, r, place) for part in blocks]), "Å", short)
     shift = _peak(mean, r, place) - peak.value
     low, high = (peak.low or 0.0) + shift, (peak.high or 0.0) + shift
-    return [replace(peak, value=peak.value + shift, low=low, high=high), _with_interval(name, "coordination", running[:, behind], "", short)]
+    return [
+        replace(peak, value=peak.value + shift, low=low, high=high),
+        _with_interval(name, "coordination", running[:, behind], "", short),
+    ]
 
 
 def _peak(g: np.ndarray, r: np.ndarray, place: int) -> float:
