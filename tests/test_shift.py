@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from finetune.data.frames import Frame
-from finetune.learning.grades import ENOUGH, apart
+from finetune.learning.grades import apart
 from finetune.uncertainty import shift
+from finetune.uncertainty.calibration import ENOUGH_GROUPS
 from finetune.uncertainty.shift import Record, shift_p_values
 
 from .structures import frames as structures
@@ -62,9 +63,9 @@ def test_one_group_that_is_off_is_no_shift(rng: np.random.Generator) -> None:
 
 def test_calibration_frames_of_their_own_share_no_group_with_those_that_choose_the_epoch() -> None:
     atoms = structures()[0]
-    frames = [Frame(atoms, {}, "valid", k, "x", f"group {k // 2}") for k in range(2 * ENOUGH)]
+    frames = [Frame(atoms, {}, "valid", k, "x", f"group {k // 2}") for k in range(2 * ENOUGH_GROUPS)]
     first, second = apart(frames)
-    assert sorted([*first, *second]) == list(range(2 * ENOUGH))
+    assert sorted([*first, *second]) == list(range(2 * ENOUGH_GROUPS))
     assert not {frames[k].group for k in first} & {frames[k].group for k in second}
     assert len(first) == len(second)
     assert apart(frames[2:]) is None

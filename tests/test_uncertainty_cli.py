@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import ase.io
 import numpy as np
@@ -13,6 +14,7 @@ import finetune
 from finetune import models, plots
 from finetune.backbones.ace import ACE
 from finetune.data.reading import read
+from finetune.provenance import training_data
 from finetune.uncertainty import Calibrated, Graded, calibrate, coverage
 
 from .commands import THEIR_WARNINGS, command
@@ -47,6 +49,42 @@ def test_a_graded_model_knows_its_training_frames(graded):
     gamma = atoms.calc.results["gamma"]
     assert 0 < gamma.max() <= 1.001
     assert isinstance(models.load(graded), Graded)
+
+
+def test_calibration_leaves_out_the_groups_that_chose_the_epoch_where_the_others_are_enough(model, tmp_path, capsys):
+    """Twenty groups of their own are enough; a frame that shares a group with one of those that chose is left out."""
+    frames = ase.io.read(DATA / "train.extxyz", ":")[:24]
+    for k, atoms in enumerate(frames):
+        atoms.info["group"] = f"group {max(k - 2, 0)}"  # the first three are one group
+    potential = models.load(model)
+    hashes = [frame.structure_hash for frame in read(DATA / "train.extxyz")[:1]]
+    path, file = tmp_path / "fitted.pt", tmp_path / "frames.extxyz"
+    for name, count in (("enough", 24), ("few", 21)):
+        ase.io.write(file, frames[:count])
+        potential.training_data = training_data([], [], hashes)
+        models.save(potential, path)
+        out = tmp_path / f"{name}.pt"
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            assert command("calibrate", path, file, "--output", out, "--level", "0.8") == 0
+        said = capsys.readouterr().out
+        assert ("calibration: 21 of 24 frames are used" in said) == (name == "enough")
+        assert any("chose its epoch" in str(one.message) for one in found) == (name == "few")
+
+
+def test_a_calibration_of_an_older_version_loads_and_says_that_it_has_no_test_of_a_shift(graded, tmp_path):
+    new = calibrate(models.load(graded), read(DATA / "train.extxyz"), 0.8)
+    path = tmp_path / "old.pt"
+    models.save(new, path)
+    content = torch.load(path, weights_only=True)
+    content["potential"]["init_args"].pop("record")
+    content["state_dict"] = {k: v for k, v in content["state_dict"].items() if "record_" not in k}
+    torch.save(content, path)
+    old = models.load(path)
+    atoms = ase.io.read(DATA / "test.extxyz", "0")
+    errors = [potential(potential.graph(atoms)).forces_error for potential in (old.eval(), new.eval())]
+    torch.testing.assert_close(*errors)
+    assert any("older version" in text for text in coverage(old, read(DATA / "test.extxyz")).warnings)
 
 
 def test_a_calibrated_model_reports_its_coverage(graded, tmp_path, capsys):

@@ -24,6 +24,7 @@ from finetune.potential import Potential
 from finetune.provenance import HASH, overlap, overlap_message
 from finetune.uncertainty import Calibrated, Coverage, Graded, active_sets, coverage
 from finetune.uncertainty import calibrate as calibrated
+from finetune.uncertainty.calibration import ENOUGH_GROUPS
 
 
 def run_grade(arguments: list[str]) -> None:
@@ -112,10 +113,9 @@ def calibrate(
     """
     path = new_file(output)
     potential = models.load(model, trusted=trusted).to(known_device(device))
-    frames = _frames(file, keys, "calibration")
+    frames = independent(potential, _frames(file, keys, "calibration"), model)
     others = [] if test is None else _frames(test, keys, "the test of it")
-    for part in (frames, others):
-        check_held_out(potential, part, model)
+    check_held_out(potential, others, model)
     potential.warn_unseen({int(z) for frame in [*frames, *others] for z in frame.atoms.numbers})
     result = calibrated(potential, frames, level, score, batch_edges=batch_edges)
     print("\n".join(result.messages()))
@@ -157,6 +157,26 @@ def tell(result: Coverage, directory: str | None) -> None:
         print(f"wrote {place / 'coverage.json'} and {place / 'reliability.png'}")
 
 
+def independent(potential: Potential, frames: Sequence[Frame], model: str) -> list[Frame]:
+    """Frames to calibrate by: without those that chose the epoch, where the others have enough groups.
+
+    Raises:
+        InputError: some are training frames.
+    """
+    data = potential.training_data
+    chose = {frame.group for frame in frames if data is not None and frame.structure_hash[:HASH] in data.valid}
+    rest = [frame for frame in frames if frame.group not in chose]
+    if chose and len({frame.group for frame in rest}) >= ENOUGH_GROUPS:
+        check_held_out(potential, rest, model)
+        print(
+            f"calibration: {len(rest)} of {len(frames)} frames are used; the others share a group with frames that "
+            f"chose the epoch or ridge of {model}"
+        )
+        return rest
+    check_held_out(potential, frames, model)
+    return list(frames)
+
+
 def check_held_out(potential: Potential, frames: Sequence[Frame], model: str) -> None:
     """Refuse frames that a model was trained on for its calibration; warn of those that chose its epoch.
 
@@ -174,7 +194,7 @@ def check_held_out(potential: Potential, frames: Sequence[Frame], model: str) ->
     if counts:
         warnings.warn(
             f"{model} was {overlap_message(data, hashes)}, which chose its epoch or ridge; errors there are "
-            "somewhat too small. Held-out frames are better",
+            f"somewhat too small. Give held-out frames; with {ENOUGH_GROUPS} groups of them the others are left out",
             stacklevel=2,
         )
 

@@ -10,22 +10,24 @@ from finetune.calculators import PotentialCalculator
 from finetune.data.frames import Frame, hash_fraction
 from finetune.data.reading import read
 from finetune.uncertainty import Graded, active_sets, calibrate
+from finetune.uncertainty.calibration import ENOUGH_GROUPS
 
 GRADED = "graded.ckpt"
-ENOUGH = 20  # groups of validation frames from which on calibration has half of them for itself
 SHARED = (
     "calibration: it uses the validation frames that chose the epoch too, so errors are stated somewhat too small. "
-    f"Give {ENOUGH} validation groups or more; half of them are then kept for the calibration"
+    f"Give {ENOUGH_GROUPS} validation groups or more; half of them are then kept for the calibration"
 )
 
 
 def apart(frames: Sequence[Frame]) -> tuple[list[int], list[int]] | None:
-    """Indices of validation frames that choose the epoch, and of those that calibrate; None below `ENOUGH` groups.
+    """Return indices of the validation frames that choose the epoch and of those that calibrate.
+
+    None below `ENOUGH_GROUPS` groups.
 
     The two share no group.
     """
     groups = sorted({frame.group for frame in frames}, key=lambda group: hash_fraction(0, group))
-    if len(groups) < ENOUGH:
+    if len(groups) < ENOUGH_GROUPS:
         return None
     chosen = set(groups[::2])
     first = [k for k, frame in enumerate(frames) if frame.group in chosen]

@@ -30,6 +30,7 @@ from finetune.uncertainty.frames import Labelled, clusters, force_errors, number
 from finetune.uncertainty.shift import Record, floor_of, needed_atoms, record
 from finetune.wrapper import Wrapper
 
+ENOUGH_GROUPS = 20  # groups from which on a calibration has frames of its own, none of which chose the epoch
 SCORES = ("forces_std", "energies_std", "gamma", "constant")
 LEVELS = tuple(k / 100 for k in range(1, 100))  # of the reliability diagram
 
@@ -91,14 +92,18 @@ class Calibrated(Wrapper):
             self.register_buffer(f"quantiles_{chemical_symbols[number]}", given.quantiles.double().to(self.device))
 
         self.recorded = record if isinstance(record, int) else len(record)
-        for field in fields(Record):
+        for field in fields(Record) if self.recorded else ():  # calibrations of an older version have no record
             kind = torch.float64 if field.name in ("errors", "scores") else torch.int64
             values = [0] * record if isinstance(record, int) else getattr(record, field.name)
             self.register_buffer(f"record_{field.name}", torch.as_tensor(values, dtype=kind).to(self.device))
 
     @property
     def record(self) -> Record:
-        """The labelled atoms that the calibration rests on."""
+        """The labelled atoms that the calibration rests on; none in a calibration of an older version."""
+        if not self.recorded:
+            return Record(
+                *(np.zeros(0, dtype=float if f.name in ("errors", "scores") else int) for f in fields(Record))
+            )
         return Record(*(self.get_buffer(f"record_{field.name}").cpu().numpy() for field in fields(Record)))
 
     @property

@@ -148,7 +148,10 @@ def coverage(
     tested = shift_p_values(potential.record, record(errors, scores, frames), potential.level, rng)
     p = {"all" if z == 0 else chemical_symbols[z]: value for z, value in tested.items()}
     rows = {name: _reliability(errors[k], units[k], quantiles[k], p.get(name, math.nan)) for name, k in names.items()}
-    warnings = tuple(_doubts(rows, potential.level, {chemical_symbols[z] for z in calibrations}))
+    doubts = _doubts(rows, potential.level, {chemical_symbols[z] for z in calibrations})
+    if not len(potential.record):
+        doubts.append("a calibration of an older version cannot be tested for a shift; calibrate again")
+    warnings = tuple(doubts)
     return Coverage(potential.level, potential.score, LEVELS, rows.pop("all"), rows, warnings)
 
 
