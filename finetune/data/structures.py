@@ -68,6 +68,8 @@ def read_images(path: Path, labelled: bool = False, index: int | None = None) ->
         at = f" at frame {len(images)}" if images else ""
         named = kind or "a structure"
         raise InputError(f"cannot read {path} as {named}{at}: {reason}; is it damaged or another format?") from error
+    if not images and index in (0, -1):
+        raise InputError(f"{path} cannot be read as a structure: there is none in it; is it damaged or another format?")
     if not images and index is not None:
         raise InputError(f"{path}: there is no frame {index} in it; they are counted from 0")
     if not images:
