@@ -240,7 +240,7 @@ def _close(found: Atoms, around: _Around, window: _Window, settings: Cutter) -> 
         excess = found.get_volume() / own
         if excess <= 1 or not window.cut.any():
             return
-        before = found.cell.array
+        before = found.cell.array.copy()
         shorter = max(excess ** (-1 / window.cut.sum()), 1 - STEP)
         found.set_cell(before * np.where(window.cut, shorter, 1.0)[:, None])
         if _clash(found, owner, window, settings.closest) is not None:
