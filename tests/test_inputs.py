@@ -18,7 +18,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
 
-from finetune.data.checking import check, check_units
+from finetune.data.checking import check, check_units, rounded
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import expand, read
 from finetune.data.structures import read_structure
@@ -311,6 +311,32 @@ def test_stresses_that_are_exactly_zero_are_told_as_unknown(tmp_path, images):
     ase.io.write(tmp_path / "a.extxyz", images, format="extxyz")
     with pytest.warns(UserWarning, match=r"exactly 0 in 1 of 4 frames, first frame 3 of.*probably not known"):
         check_units(read(tmp_path / "a.extxyz"))
+
+
+@pytest.mark.parametrize(
+    ("key", "step", "words"),
+    [
+        ("REF_energy", 1.0, "multiples of 1 eV"),
+        ("REF_energy", 0.1, "multiples of 0.1 eV"),
+        ("REF_forces", 0.1, "multiples of 0.1 eV/Å, an error of 29 meV/Å"),
+        ("REF_stress", 0.01, "multiples of 0.01 eV/Å³, an error of 2.9 meV/Å³"),
+    ],
+)
+def test_labels_that_were_rounded_when_they_were_written_are_named(tmp_path, images, key, step, words):
+    for atoms in [*images, *(copies := [atoms.copy() for atoms in images])]:
+        store = atoms.info if key in atoms.info else atoms.arrays
+        store[key] = np.round(np.asarray(store[key]) / step) * step
+    ase.io.write(tmp_path / "a.extxyz", [*images, *copies], format="extxyz")
+    found = rounded(read(tmp_path / "a.extxyz"))
+    assert len(found) == 1
+    assert words in found[0]
+    with pytest.warns(UserWarning, match="multiples of"):
+        check_units(read(tmp_path / "a.extxyz"))
+
+
+def test_labels_with_all_their_digits_are_not_called_rounded():
+    assert rounded(read(ROOT / "data/interface")) == []
+    assert rounded(read(ROOT / "data/reference")) == []
 
 
 def tensors(values, order=READ):

@@ -21,6 +21,7 @@ MAX_FORCE = 1000.0  # eV/Å; larger ones are another unit or a broken calculatio
 MAX_ENERGY = 1e7  # eV/atom; beyond all electrons of the heaviest element
 MAX_POSITION = 1e6  # Å; no structure is so large, and single precision does not resolve it
 MAX_ONE_STRESS = 1e6  # eV/Å³; beyond any unit that is in use
+FEWEST_DIGITS = 5  # labels from which on all of them being rounded is no chance
 MAX_STRESS = 1.0  # eV/Å³, 160 GPa; if half of all frames exceed it, it is another unit
 NET_FORCE = 0.1  # share of the sum of |F| that may be left over in the vector sum
 SHOWN = 5
@@ -76,9 +77,11 @@ def check_units(frames: Sequence[Frame]) -> None:
         raise InputError(
             f"half of the stresses of {frames[0].source} exceed {np.median(stresses):.3g} eV/Å³, which is "
             f"{np.median(stresses) * 160.2:.0f} GPa; if they are in GPa multiply them by 0.0062415, kbar by "
-            "0.00062415, and mind the sign: positive under tension"
+            "0.00062415, bar by 6.2415e-7, and mind the sign: positive under tension"
         )
     if words := zero_stresses(frames):
+        warnings.warn(words, stacklevel=2)
+    for words in rounded(frames):
         warnings.warn(words, stacklevel=2)
     _warn_net_force(frames)
     for found in constrained(frames):
@@ -96,6 +99,28 @@ def zero_stresses(frames: Sequence[Frame]) -> str:
         f"stress is exactly 0 in {len(zero)} of {len(frames)} frames, first {zero[0].where()}{kind}: probably not "
         "known rather than 0. Leave the label out of these frames"
     )
+
+
+def rounded(frames: Sequence[Frame]) -> list[str]:
+    """Return warnings about labels that were written with too few digits to learn from."""
+    found = []
+    for name, unit, least in (("energy", "eV", 5e-4), ("forces", "eV/Å", 5e-3), ("stress", "eV/Å³", 5e-4)):
+        known = [frame for frame in frames if name in frame.given]
+        if not known:
+            continue
+        values = np.concatenate([getattr(frame.labels, name).numpy().ravel() for frame in known])
+        values = values[np.isfinite(values) & (values != 0)]
+        steps = [step for step in (1.0, 0.1, 0.01) if np.allclose(values, np.round(values / step) * step, 0, 1e-9)]
+        if len(values) < FEWEST_DIGITS or not steps:
+            continue
+        error = steps[0] / np.sqrt(12.0) / (np.mean([len(f.atoms) for f in known]) if name == "energy" else 1.0)
+        if error > least:
+            per = "eV/atom" if name == "energy" else unit
+            found.append(
+                f"{name} of {known[0].source}: all labels are multiples of {steps[0]:g} {unit}, an error of "
+                f"{1e3 * error:.2g} m{per} rms. Write them with all their digits"
+            )
+    return found
 
 
 def intensive_energy_ratio(frames: Sequence[Frame]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio, problems, zero_stresses
+from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio, problems, rounded, zero_stresses
 from finetune.data.frames import PROPERTIES, Frame, isolated_message
 from finetune.data.labels import VIRIALS, LabelKeys, hint, unread
 from finetune.doctor.findings import Finding, Verdict, some
@@ -104,10 +104,13 @@ def plain_units(frames: Sequence[Frame]) -> list[Finding]:
     stresses = [np.abs(frame.labels.stress.numpy()).max() for frame in frames if "stress" in frame.given]
     if stresses and np.median(stresses) > MAX_STRESS:
         words = f"half of the stresses exceed {np.median(stresses):.3g} eV/Å³, {160.2 * np.median(stresses):.0f} GPa"
-        remedy = "multiply GPa by 0.0062415, kbar by 0.00062415, and mind the sign: positive under tension"
+        remedy = (
+            "multiply GPa by 0.0062415, kbar by 0.00062415, bar by 6.2415e-7, and mind the sign: positive under tension"
+        )
         findings.append(Finding("stress unit", "fault", words, remedy))
     if words := zero_stresses(frames):
         findings.append(Finding("stress labels", "warning", *words.split(". ", 1)))
+    findings += [Finding("digits of labels", "warning", *words.split(". ", 1)) for words in rounded(frames)]
     return findings + _net_forces(frames)
 
 

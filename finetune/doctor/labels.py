@@ -68,7 +68,13 @@ FORCES: Units = MappingProxyType(
     }
 )
 STRESSES: Units = MappingProxyType(
-    {"GPa": GPa, "kbar": 0.1 * GPa, "Hartree/Bohr³": Hartree / Bohr**3, "Rydberg/Bohr³": Rydberg / Bohr**3}
+    {
+        "GPa": GPa,
+        "kbar": 0.1 * GPa,
+        "bar": 1e-4 * GPa,
+        "Hartree/Bohr³": Hartree / Bohr**3,
+        "Rydberg/Bohr³": Rydberg / Bohr**3,
+    }
 )
 
 
