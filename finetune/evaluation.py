@@ -26,6 +26,7 @@ from finetune.references import Alignment, References, align, align_by, fit_refe
 
 CHUNK = 1000  # frames whose graphs are held at once
 WIDE, NARROW = 100, 92  # columns of the table of errors, and those below which it goes without the RMSE
+LARGE = 1e4  # values that are written as powers of ten, so that the table keeps its width
 MEANING = (
     "Below each error its 95 % interval over the groups. Slope of predicted against DFT forces below 1: too soft a "
     "potential. Cosine 1: directions agree."
@@ -230,6 +231,8 @@ def _number(key: str, value: float) -> str:
     """A value as it stands in a table; a dash where nothing is known."""
     if math.isnan(value):
         return "–"
+    if abs(value) >= LARGE:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
     return f"{value:.2f}" if key in ("forces_slope", "forces_cosine") else f"{value:.1f}"
 
 
@@ -250,8 +253,10 @@ def _interval(key: str, row: Row) -> str:
 
 def _short(key: str, value: float) -> str:
     """An end of an interval, without digits that mean nothing."""
+    if abs(value) >= LARGE:
+        return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
     if key in ("forces_slope", "forces_cosine"):
-        return f"{value:.2f}"
+        return f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
     return f"{value:.0f}" if abs(value) >= 20 else f"{value:.1f}"
 
 

@@ -126,6 +126,15 @@ def test_table_of_a_narrow_terminal_keeps_its_names_and_leaves_out_the_rmse(inte
         assert ("RMSE" in shown) == (width == 100)
 
 
+def test_table_of_a_potential_that_is_off_by_orders_of_magnitude_keeps_its_width_and_names() -> None:
+    result = made_up(1e6)
+    result.all["forces_mae_low"], result.all["forces_mae_high"] = 83.0, 1389382.0
+    shown = text(errors_table(result))
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "all" in shown
+    assert "83–1e6" in shown
+
+
 def test_tables_show_intervals_below_their_errors(interface_frames: list[Atoms]) -> None:
     evaluation = evaluate(CHGNet.tiny(), grouped(interface_frames), progress=False)
     row = evaluation.errors.all
