@@ -371,8 +371,9 @@ def _of_pair(name: str, r: np.ndarray, blocks: np.ndarray, running: np.ndarray, 
         return []
     peak = _with_interval(name, "first peak", np.array([_peak(part, r, place) for part in blocks]), "Å", short)
     shift = _peak(mean, r, place) - peak.value
-    moved = {"value": peak.value + shift, "low": (peak.low or 0.0) + shift, "high": (peak.high or 0.0) + shift}
-    return [replace(peak, **moved), _with_interval(name, "coordination", running[:, behind], "", short)]
+    low, high = (peak.low or 0.0) + shift, (peak.high or 0.0) + shift
+    peak = replace(peak, value=peak.value + shift, low=low, high=high)
+    return [peak, _with_interval(name, "coordination", running[:, behind], "", short)]
 
 
 def _peak(g: np.ndarray, r: np.ndarray, place: int) -> float:
