@@ -30,6 +30,7 @@ MOST = 16  # blocks; longer ones are less correlated with each other
 SMOOTH = 1.5  # bins, of the g(r) whose peaks are looked for
 WINDOW = 0.3  # Å around a first peak of the reference, in which that of another curve is looked for
 FIRST = 0.75  # of the cutoff, within which a first peak is taken: those beyond are the lattice's, not a bond's
+AT_REST = 1e-5  # share of the sum of momenta, below which the total one is that of digits in a file
 REMEMBERS = 0.8  # largest correlation of blocks that can be seen in a few of them
 APART_K = 0.02  # share of the temperature by which a reference may be off before a note says so
 
@@ -310,10 +311,20 @@ def _temperature(frames: Sequence[Atoms], blocks: Sequence[np.ndarray], short: s
     """Temperature from momenta, K, with its interval over blocks; nothing where frames have none."""
     if not all(atoms.has("momenta") for atoms in frames):
         return []
-    ensemble = Langevin(temperature_K=1.0)
-    kelvin = np.array([2 * atoms.get_kinetic_energy() / units.kB / ensemble.degrees(atoms) for atoms in frames])
+    kelvin = np.array([2 * atoms.get_kinetic_energy() / units.kB for atoms in frames]) / _degrees(frames)
     parts = np.split(kelvin, np.cumsum([len(block) for block in blocks])[:-1])
     return [_with_interval("", "temperature", np.array([part.mean() for part in parts]), "K", short)]
+
+
+def _degrees(frames: Sequence[Atoms]) -> int:
+    """Degrees of freedom of the motion; three fewer where the centre of mass rests, as many thermostats have it."""
+    first = frames[0]
+    if first.constraints:
+        return max(1, int(first.get_number_of_degrees_of_freedom()))
+    rests = all(
+        np.abs(atoms.get_momenta().sum(axis=0)).max() <= AT_REST * np.abs(atoms.get_momenta()).sum() for atoms in frames
+    )
+    return 3 * len(first) - 3 if rests and len(first) > 1 else 3 * len(first)
 
 
 def _with_interval(subject: str, kind: str, parts: np.ndarray, unit: str, short: str) -> Figure:
@@ -361,10 +372,8 @@ def _of_pair(name: str, r: np.ndarray, blocks: np.ndarray, running: np.ndarray, 
     peak = _with_interval(name, "first peak", np.array([_peak(part, r, place) for part in blocks]), "Å", short)
     shift = _peak(mean, r, place) - peak.value
     low, high = (peak.low or 0.0) + shift, (peak.high or 0.0) + shift
-    return [
-        replace(peak, value=peak.value + shift, low=low, high=high),
-        _with_interval(name, "coordination", running[:, behind], "", short),
-    ]
+    peak = replace(peak, value=peak.value + shift, low=low, high=high)
+    return [peak, _with_interval(name, "coordination", running[:, behind], "", short)]
 
 
 def _peak(g: np.ndarray, r: np.ndarray, place: int) -> float:
