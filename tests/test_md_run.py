@@ -26,6 +26,7 @@ from finetune.md import (
     GUARDS,
     NPT,
     NVE,
+    Energy,
     Extrapolating,
     Langevin,
     NoseHoover,
@@ -467,6 +468,20 @@ def test_a_calculator_that_fails_on_the_way_stops_the_run(tmp_path):
 def test_a_trajectory_does_not_take_the_place_of_another_file(name, tmp_path):
     with pytest.raises(InputError, match="plain file name"):
         simulate(crystal(), [Stage(HOT, ps=0.1)], tmp_path, output=Output(trajectory=name), progress=False)
+
+
+def test_the_energy_guard_says_so_where_it_does_not_know_the_reaction_energy(tmp_path, capsys):
+    compound = model()
+    assert len(set(compound.numbers)) > 1
+    for guard, atoms, said in (
+        (Energy(), compound, True),
+        (Energy(reaction=-0.7), compound, False),
+        (Energy(), crystal(), False),  # an element does not react with itself
+    ):
+        simulate(
+            atoms, [Stage(HOT, 0.004)], tmp_path / f"{said}-{len(atoms)}-{guard.reaction}", [guard], progress=False
+        )
+        assert ("guard Energy: it stops at a change of 1 eV/atom" in capsys.readouterr().err) == said
 
 
 @pytest.mark.parametrize("file", ["settings.json", "checkpoint.npz"])

@@ -67,6 +67,10 @@ class Guard(ABC):
         """What the guard would look at and the calculator does not give; None where it sees."""
         return None
 
+    def caution(self, now: Snapshot) -> str | None:
+        """Return a limitation of the guard in this run that its user should know; None where there is no such thing."""
+        return None
+
     def alarm(self, message: str, atoms: Any = ()) -> Alarm:
         """An alarm of this guard."""
         return Alarm(type(self).__name__, message, [int(i) for i in atoms])
@@ -130,6 +134,15 @@ class Energy(Guard):
         super().check_settings()
         if self.reaction is not None and not self.reaction < 0:
             raise InputError(f"Energy: `reaction` is {self.reaction:g} eV/atom, expected below 0. Take it from phases.")
+
+    def caution(self, now: Snapshot) -> str | None:
+        """Without the energy of the reaction, a limit cannot be right for a structure of several elements."""
+        if self.reaction is not None or len(set(now.atoms.numbers)) < 2:
+            return None
+        return (
+            f"it stops at a change of {self.change:g} eV/atom. A reaction that releases more is stopped too, and a "
+            "hole of less is not seen. Set `reaction`, eV/atom, as `finetune phases` prints it"
+        )
 
     def reference(self, start: Snapshot) -> float:
         """Potential energy of the start, eV."""

@@ -23,7 +23,7 @@ from finetune.md.files import Appended, row, trajectory
 from finetune.md.frames import finite, frozen, plain
 from finetune.md.guards import Alarm, Guard
 from finetune.md.progress import Steps, Wish, wishes
-from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, check, probe
+from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, cautions, check, probe
 from finetune.md.snapshot import Snapshot
 from finetune.md.velocities import warn_unread
 from finetune.progress import line
@@ -119,11 +119,8 @@ class _Run:
             self.files[1].add(row(COLUMNS))
             self.files[2].add(row(EVENTS))
             self._write(self._snapshot())
-        for guard in self.guards:
-            missing = None if guard in GUARDS else guard.blind(self._snapshot())  # of the usual ones some always are
-            if missing:
-                name = type(guard).__name__
-                line(f"the guard {name} never acts in this run: the calculator gives no {missing}")
+        for text in cautions(self.guards, self._snapshot()):
+            line(text)
         self.references = [guard.reference(self.start) for guard in self.guards]
         self.checkpoint()
 

@@ -217,3 +217,16 @@ def probe(atoms: Atoms, stages: Sequence[Stage]) -> None:
         raise InputError(f"{name} does not give what the stages need ({error}); use Langevin or NVE") from error
     except (CalculatorError, NotImplementedError, RuntimeError, OSError, ValueError, LookupError) as error:
         raise InputError(f"{name} fails for the structure ({error or type(error).__name__})") from error
+
+
+def cautions(guards: Sequence[Guard], start: Snapshot) -> list[str]:
+    """Return what the guards of a run cannot see, a line each."""
+    lines = []
+    for guard in guards:
+        name = type(guard).__name__
+        missing = None if guard in GUARDS else guard.blind(start)  # of the usual ones some always lack something
+        if missing:
+            lines.append(f"the guard {name} never acts in this run: the calculator gives no {missing}")
+        if caution := guard.caution(start):
+            lines.append(f"guard {name}: {caution}")
+    return lines
