@@ -87,7 +87,6 @@ def jobs() -> Iterator[tuple[str, Setting]]:
         (units, 7, both, ()),  # 1x1x1
         (metal, 15, series, cold),  # 3x3x3
         (packed, 15, (), cold),
-        (packed, 15, (0.0125,), ()),
         (melt, 14, series, cold),  # 3x3x3
         (contact, 25, both, (0.1,)),  # 7x7x2
         (contact, 21, (), (0.1,)),  # 6x6x2
