@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from finetune.labelling import Grid
+
 ROOT = Path(__file__).parents[1]
 LEVELS = {"training": 30.0, "reference": 8.0}  # forces, meV/Å rms
 
@@ -52,10 +54,11 @@ def test_forces_of_a_level_are_within_its_noise_in_every_family_that_was_compute
     for name, atoms in convergence["frames"]().items():
         best = convergence["reference"](convergence["of_family"](name, results))
         record = results.get(convergence["key"](name, atoms, own))
-        if best is not None and record is not None:
+        points = len(Grid(own.length_A, own.shift).points(atoms))
+        if best is not None and record is not None and best.points > points:
             errors[name] = convergence["differences"](record, best.record)[0]
     if not errors:
-        pytest.skip(f"data/convergence.json has no record of the {level} level yet")
+        pytest.skip(f"data/convergence.json has no {level} level beside a reference of more k-points yet")
     assert {name: error for name, error in errors.items() if error > LEVELS[level]} == {}
 
 
