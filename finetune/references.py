@@ -60,7 +60,7 @@ class References:
         return tuple(sorted({z for direction in self.undetermined for z in direction}))
 
     def message(self) -> str:
-        """What was fitted, and in plain words what could not be."""
+        """Return the fitted energies, and those that could not be determined, in a sentence."""
         if not self.frames:
             return "reference energies: no frame has an energy, so they stay as the foundation model has them"
         parts = ", ".join(f"{chemical_symbols[z]} {value:+.4f}" for z, value in self.energies.items())
@@ -120,7 +120,7 @@ def fit_references(numbers: Sequence[np.ndarray], difference: Sequence[float] | 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Energy shifts that put a model with another energy zero on the footing of the labels.
+    """Energy shifts that put a model with another energy zero on that of the labels.
 
     The shift of a frame is never fitted to its own label, so that it cannot flatter the model.
 

@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="of the campaign")
     parser.add_argument("figure", type=Path)
-    parser.add_argument("--also", type=Path, help="labelled frames of another campaign, to judge both arms by")
+    parser.add_argument("--also", type=Path, help="labelled frames of another campaign, to evaluate both arms on")
     options = parser.parse_args()
     frames = read(options.directory / "test.extxyz")
     families, groups = np.array([frame.family for frame in frames]), [frame.group for frame in frames]
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def elsewhere(directory: Path, file: Path) -> None:
-    """Print errors of both last committees on frames that another campaign's dynamics led to, and neither has seen."""
+    """Print errors of both last committees on frames of another campaign that are in neither training set."""
     last = sorted(directory.glob("generation-*"))[-1]
     seen = {identity(atoms) for of in ARMS.values() for atoms in read_frames(last / of / "train.extxyz")}
     frames = [frame for frame in read(file) if identity(frame.atoms) not in seen]

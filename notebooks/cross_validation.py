@@ -8,7 +8,7 @@ Run from the top of the repository, about 40 minutes on one core:
 
 The second is a plain training loop for comparison: a name, and options that every fit gets in addition.
 
-The test part of one split is 46 frames; this uses all 254. The last weights are judged, not the best, because the
+The test part of one split is 46 frames; this uses all 254. The last weights are evaluated, not the best, because the
 frames that are held out also stand in as validation frames. What is there already is not fitted again.
 """
 

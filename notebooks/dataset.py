@@ -9,7 +9,7 @@ about the wanted sizes in frames and groups, every part has at least 0.4 of its 
 of the target interface's frames are in the test part and in the training part each, the crystals of Li, Li2S and Li3P
 are learned from, and the test part has those of three other formulas or more: no error of any model is looked at, and
 groups keep their part while labels come in. A group is a trajectory, or all that begins with one built interface or
-glass; crystals of one formula are one. Frames with a force above 20 eV/Å, which no dynamics visits, are left out.
+packed cell; crystals of one formula are one. Frames with a force above 20 eV/Å, which no dynamics visits, are left out.
 """
 
 # %%

@@ -1,4 +1,4 @@
-"""A small cell of a glass with intact P-S units for the convergence test.
+"""A small disordered cell with intact P-S units for the convergence test.
 
 Run from the top of the repository; some minutes on one core:
 

@@ -5,7 +5,7 @@
 Each phase begins at the volume of lowest energy among data/reference/equations-of-state.extxyz, keeps its symmetry, and
 has the k-points of its equation of state. Steps are kept in runs/relaxed and a restart goes on after the last. The
 cell is relaxed with a fixed cutoff of plane waves, and the last point is a new calculation in the relaxed cell. Steps
-begin from the Hessian of CHGNet, which knows which motions are soft: it decides how many there are, not where they end.
+begin from the Hessian of CHGNet, which shows which motions are soft: it decides how many there are, not where they end.
 """
 
 # %%

@@ -109,8 +109,8 @@ def test_the_first_peak_lies_between_bins(bond):
 def test_what_is_too_short_says_how_long_it_has_to_be(runs):
     short = measured(0, ps=0.4)
     reason = "0.4 ps after the first 1 ps; a verdict needs 5 ps (5 blocks of 1 ps)"
-    assert verdict(short, runs[0]) == Verdict("told", "too short to judge", reason)
-    assert verdict(runs[0], short) == Verdict("told", "too short to judge", f"the reference has {reason}")
+    assert verdict(short, runs[0]) == Verdict("told", "too short for a verdict", reason)
+    assert verdict(runs[0], short) == Verdict("told", "too short for a verdict", f"the reference has {reason}")
 
 
 def test_runs_of_several_seeds_count_together():

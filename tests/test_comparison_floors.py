@@ -68,7 +68,7 @@ def test_too_short_a_measurement_has_no_verdict_unless_its_figures_are_equal():
     short = [Figure("", "error", 7.0, short="0.4 ps; a verdict needs 4 ps")]
     judged = judge(short, None, LIMITS)
     assert math.isnan(judged[0].ratio)
-    assert overall(judged) == Verdict("told", "too short to judge", "0.4 ps; a verdict needs 4 ps")
+    assert overall(judged) == Verdict("told", "too short for a verdict", "0.4 ps; a verdict needs 4 ps")
     assert overall(judge(short, Measured(short), LIMITS)).word == "same"
     other = [Figure("", "error", 7.5, floor=5.0, short="0.4 ps; a verdict needs 4 ps")]
     assert overall(judge(other, Measured(short), LIMITS)).word == "told"
@@ -76,7 +76,7 @@ def test_too_short_a_measurement_has_no_verdict_unless_its_figures_are_equal():
 
 def test_a_short_reference_gives_no_verdict_on_a_long_run():
     reference = Measured([Figure("Li", "V0", 20.0, short="0.4 ps; a verdict needs 4 ps")])
-    assert overall(judge([Figure("Li", "V0", 30.0)], reference, LIMITS)).brief == "too short to judge"
+    assert overall(judge([Figure("Li", "V0", 30.0)], reference, LIMITS)).brief == "too short for a verdict"
 
 
 def test_shares_of_few_runs_that_differ_by_chance_are_not_distinguishable():

@@ -234,13 +234,13 @@ def test_few_structures_or_short_runs_pass_no_verdict_and_many_tell_their_interv
         found = runs.measure(well, tmp_path / f"{count}-{ps}")
         words.append(runs.verdict(found, judge(found.figures, None, runs.limits(), runs.strict)))
     assert [verdict.word for verdict in words] == ["told", "told", "within", "within", "within", "told"]
-    assert words[0].brief == "none of 4: too few to judge"
+    assert words[0].brief == "none of 4: too few for a verdict"
     assert words[1] == Verdict(
-        "told", "too short to judge", "4 runs of 0.2 ps, none fails; a verdict needs 5 runs of 0.2 ps; 30 K"
+        "told", "too short for a verdict", "4 runs of 0.2 ps, none fails; a verdict needs 5 runs of 0.2 ps; 30 K"
     )
     assert words[2] == Verdict("within", "none of 5 has a hole", "0 to 52 % (95 %)")  # 1 - 0.025**(1/5)
     assert words[3] == Verdict("within", "none of 5 runs of 0.2 ps fails", "30 K; survival 48 to 100 % (95 %)")
-    assert words[5].brief == "too short to judge"
+    assert words[5].brief == "too short for a verdict"
 
 
 def test_one_failure_among_many_fails_whatever_its_interval(tmp_path):

@@ -56,7 +56,7 @@ def compare(
             (`class_path: finetune.comparison.Foreign`); labelled files as DFT (`finetune.comparison.Labels`).
         observables: what is measured, by `class_path`.
         output: directory of the report and of the cells, which are computed once.
-        reference: name of the column that the others are judged by; null takes the only column of recorded labels.
+        reference: name of the column that the others are compared with; null takes the only column of recorded labels.
         executor: where cells run, a `concurrent.futures.Executor` by `class_path`; null for processes here.
         limit_s: longest time of one cell, s.
         title: heading of the report.

@@ -95,7 +95,7 @@ def evaluate(
     potential.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
     known = overlap_message(potential.training_data, [frame.structure_hash for frame in frames])
     if known:
-        print(f"{model}: {known}; errors on frames that it has not seen are larger")
+        print(f"{model}: {known}; errors on held-out frames are usually larger")
     if units:
         check_units(frames)
     shift: bool | References = not potential.shifted

@@ -64,11 +64,11 @@ def export(model: str, format: str = CHECKPOINT, output: str | None = None, stru
 
 
 def message_of(unseen: set[int], potential: Potential) -> str:
-    """Warning about elements of an exported potential that no training frame contains; many are told by the others."""
+    """Warning about elements of an exported potential without training frames; of many, the others are listed."""
     if len(unseen) <= MANY:
         return f"warning: {unseen_message(unseen)}"
     known = ", ".join(chemical_symbols[z] for z in sorted(potential.elements - unseen))
-    return f"warning: no training frame contains elements other than {known}: others keep another zero of energy"
+    return f"warning: no training frame contains elements other than {known}: energies of others keep another zero"
 
 
 def check_output(path: Path, files: list[Path]) -> None:

@@ -99,7 +99,7 @@ def calibrate(
 
     Args:
         model: a model name, a run directory or a checkpoint.
-        file: labelled frames that training has not seen, like those that are to be predicted.
+        file: held-out labelled frames, like those that are to be predicted.
         output: the model to write, a single file.
         level: probability with which the error of a force stays below what is stated.
         score: what errors go with: forces_std (of a committee), energies_std (of shallow readouts), gamma (of a graded

@@ -32,9 +32,9 @@ class Comparison:
         columns: the columns by name.
         observables: the rows by heading.
         results: what became of each cell, by heading and name of the column.
-        reference: name of the column that the others are judged by; None where there is none.
+        reference: name of the column that the others are compared with; None without one.
         provenance: what each column is, by name.
-        warnings: by heading and name of the column, how many of the frames that a cell is judged by its model knows.
+        warnings: by heading and name of the column, how many frames of the cell its model was trained on.
     """
 
     columns: Mapping[str, Column]
@@ -112,7 +112,7 @@ def compare(
             calculator, or a `Model`, `Foreign` or `Labels`.
         observables: the rows.
         directory: where cells are kept.
-        reference: name of the column that the others are judged by, usually DFT; None takes the only column of
+        reference: name of the column that the others are compared with, usually DFT; None takes the only column of
             recorded labels, where there is one.
         executor: where cells run, any `concurrent.futures.Executor`; default: one process for each core here. It is
             shut down at the end.

@@ -34,7 +34,7 @@ class Cost(Observable):
         structures: the file; its first frame is repeated.
         repeats: supercells.
         steps: steps that are timed in a round, after two that are not; their median counts.
-        rounds: rounds through all sizes; the mean over rounds and its interval are told.
+        rounds: rounds through all sizes; the mean over rounds and its interval are reported.
         temperature_K: of the dynamics.
         seed: of the momenta.
     """
@@ -44,7 +44,7 @@ class Cost(Observable):
         "Time of a step of dynamics at constant energy, with nothing else running that was started by this: medians "
         "over some steps, and their mean and 95 % interval over rounds through all sizes. Two timings are not "
         "distinguishable where they differ by less than both intervals, or by less than a quarter, which the same "
-        "model may show in two processes. There is no DFT in it, so nothing else is judged."
+        "model may show in two processes. There is no DFT in it, so there is no other verdict."
     )
     exact: ClassVar[str] = ""
     revision: ClassVar[int] = 2

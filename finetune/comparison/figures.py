@@ -28,7 +28,7 @@ ERROR_RATE = 0.05  # share of measurements whose interval leaves the true value 
 ROUNDING = 1e-3  # share of DFT's own uncertainty; smaller differences are rounding in single precision and in files
 ORDER = ("told", "same", "within", "near", "off", "beyond")
 SAME = "not distinguishable"
-TOO_SHORT = "too short to judge"
+TOO_SHORT = "too short for a verdict"
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Measured:
-    """What an observable finds of one calculator.
+    """The result of an observable for one calculator.
 
     Attributes:
-        figures: numbers, judged and told.
-        curves: what is drawn.
-        notes: plain words that belong to them.
+        figures: numbers, with or without a verdict.
+        curves: to be drawn.
+        notes: remarks for the report.
     """
 
     figures: list[Figure] = field(default_factory=list)

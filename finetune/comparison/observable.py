@@ -86,7 +86,7 @@ class Observable(ABC):
         return overall(judged, self.lacking)
 
     def learnable(self) -> list[Frame]:
-        """Frames that it judges by and that a model may have been trained on."""
+        """Labelled frames that it compares with and that a model may have been trained on."""
         files = getattr(self, "files", None) if self.points else None
         return read(list(files), labelled=False) if files else []
 

@@ -257,7 +257,7 @@ class Compression(Observable):
         count, of = round(share.value * structures.value / 100), int(structures.value)
         word = overall(judged).word
         if word == "told":
-            return Verdict(word, f"none of {of}: too few to judge", f"holes in up to {share.high:.0f} % (95 %)")
+            return Verdict(word, f"none of {of}: too few for a verdict", f"holes in up to {share.high:.0f} % (95 %)")
         brief = f"{count or 'none'} of {of} {'has' if count < 2 else 'have'} a hole"
         return Verdict(word, brief, f"{share.low:.0f} to {share.high:.0f} % (95 %)")
 

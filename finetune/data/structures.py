@@ -1,4 +1,4 @@
-"""Structures in files of any kind that ASE reads, refused where they are not what they seem."""
+"""Structures in files of any format that ASE reads; invalid content is refused."""
 
 from __future__ import annotations
 

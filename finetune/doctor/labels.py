@@ -2,9 +2,9 @@
 
 A foundation model is wrong by tens of per cent; the faults looked for here are wrong by their sign, by a factor of ten
 and more, or have nothing in common with the structures. Per frame, c is the cosine between all label and all predicted
-components, and q the ratio of their norms. CHGNet 0.3.0, 0.2.0 and r2scan have, on interfaces, crystals and glasses of
-Li-P-S in PBE and on melts of 3000 K: median c of forces 0.85 to 0.94, lowest 0.54; median c of stress 0.86 to 0.95;
-median q 0.9 to 2.
+components, and q the ratio of their norms. CHGNet 0.3.0, 0.2.0 and r2scan have, on interfaces, crystals and disordered
+mixtures of Li-P-S in PBE and on melts of 3000 K: median c of forces 0.85 to 0.94, lowest 0.54; median c of stress 0.86
+to 0.95; median q 0.9 to 2.
 
 Both mean something only where label and prediction exceed the error of the foundation model. On relaxed crystals its
 forces are off by 0.1 to 0.4 eV/Å rms in some compounds, in any direction, while the labels are below 0.02. Such frames
@@ -135,7 +135,7 @@ def not_compared(evaluation: Evaluation) -> list[str]:
         ("forces", forces, MIN_FORCE, "eV/Å"),
         ("stress", stress, MIN_STRESS, "eV/Å³"),
     ):
-        count = len(_telling(likeness, least))
+        count = len(_informative(likeness, least))
         if len(likeness) and count < _needed(likeness):
             words.append(
                 f"{name} not compared: label and prediction both exceed {least:g} {unit} rms in {count} of "
@@ -188,7 +188,7 @@ def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str:
 def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     """Forces of the opposite sign, in another unit, all zero, or of other atoms or frames."""
     everything = _force_likeness(evaluation, part)
-    likeness = _telling(everything, MIN_FORCE)
+    likeness = _informative(everything, MIN_FORCE)
     if fault := _faint_fault(everything, MIN_FORCE, FORCES, "eV/Å", "forces, not gradients"):
         return fault
     if len(likeness) < _needed(everything):
@@ -209,7 +209,7 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     under a higher one are compared as they are, since their differences are within its error.
     """
     everything = _stress_likeness(evaluation, part)
-    likeness = _telling(everything, MIN_STRESS)
+    likeness = _informative(everything, MIN_STRESS)
     if fault := _faint_fault(everything, MIN_STRESS, STRESSES, "eV/Å³", "positive under tension"):
         return fault
     if len(likeness) < _needed(everything):
@@ -235,7 +235,7 @@ def _strangers(evaluation: Evaluation) -> list[str]:
 
     Only frames whose forces are well above the error that the foundation model has in the others are looked at.
     """
-    likeness = _telling(_force_likeness(evaluation, np.arange(len(evaluation.frames))), MIN_FORCE)
+    likeness = _informative(_force_likeness(evaluation, np.arange(len(evaluation.frames))), MIN_FORCE)
     own = likeness.c > OWN
     if own.sum() < 2 * MIN_FRAMES:
         return []
@@ -271,7 +271,7 @@ def _second_opinion(evaluation: Evaluation, suspects: np.ndarray) -> np.ndarray:
         return suspects
     forces = torch.cat([labels[i] for i in suspects])
     other = replace(other, labels=replace(other.labels, forces=forces))
-    likeness = _telling(_force_likeness(other, np.arange(len(frames))), MIN_FORCE)
+    likeness = _informative(_force_likeness(other, np.arange(len(frames))), MIN_FORCE)
     return suspects[likeness.frames[likeness.c < STRANGER]]
 
 
@@ -303,10 +303,10 @@ def _likeness(pairs: list[tuple[np.ndarray, np.ndarray]], frames: np.ndarray) ->
     return _Likeness(frames, *np.array(rows, dtype=float).reshape(-1, 4).T)
 
 
-def _telling(likeness: _Likeness, least: float) -> _Likeness:
+def _informative(likeness: _Likeness, least: float) -> _Likeness:
     """The frames in which label and prediction both exceed `least`, or `FEW` times as much where these are few."""
-    telling = likeness[likeness.smaller > least]
-    return telling if len(telling) >= MIN_FAINT else telling[telling.smaller > FEW * least]
+    clear = likeness[likeness.smaller > least]
+    return clear if len(clear) >= MIN_FAINT else clear[clear.smaller > FEW * least]
 
 
 def _needed(likeness: _Likeness) -> int:
@@ -320,7 +320,7 @@ def _faint_fault(likeness: _Likeness, least: float, units: Units, wanted: str, m
     Labels of relaxed structures are as small, but neither exactly 0 nor at one angle and ratio to the prediction.
     """
     suspect = likeness[(likeness.predicted > FAINT * least) & (likeness.label <= least)]
-    if len(suspect) < max(MIN_FRAMES, len(_telling(likeness, least))):
+    if len(suspect) < max(MIN_FRAMES, len(_informative(likeness, least))):
         return ""
     c, q = float(np.median(suspect.c)), float(np.median(suspect.q))
     if q == 0:

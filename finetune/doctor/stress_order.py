@@ -23,13 +23,13 @@ AGREE = 0.6  # |cosine| of the moved components with the model from which an ord
 BETTER = 0.6  # ratio of rms residuals below which another order is far better; 0.4 is usual, for a single swap too
 FRAMES = 0.7  # share of frames that it must fit better
 MIN_FRAMES = 5
-MIN_STRESS = 1e-3  # eV/Å³ rms that a frame must have to tell
+MIN_STRESS = 1e-3  # eV/Å³ rms that a frame must have to be compared
 
 
 def better_order(label: np.ndarray, predicted: np.ndarray) -> str:
     """Words for an order of the six components that fits a model far better than the one that is read, or nothing.
 
-    The test has nothing to say about unit and sign: it compares |cosine| over frames, with the median pressure taken
+    The test is blind to unit and sign: it compares |cosine| over frames, with the median pressure taken
     out. Components that are near zero or alike in all orders cannot tell, and nothing is then reported.
 
     Args:

@@ -1,4 +1,4 @@
-"""Active learning: explore, recognise what is not known, ask DFT for few and telling structures, fit again."""
+"""Active learning: explore, find structures that extrapolate, ask DFT for a few informative ones, fit again."""
 
 from finetune.learning.campaign import Learning
 from finetune.learning.exploration import Dynamics, Explorer, Pool

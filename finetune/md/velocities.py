@@ -1,4 +1,4 @@
-"""Velocities that a file has under other names than ASE's `momenta`, whose unit nothing tells."""
+"""Velocities of unknown unit that a file has under other names than ASE's `momenta`."""
 
 from __future__ import annotations
 

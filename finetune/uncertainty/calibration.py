@@ -1,4 +1,4 @@
-"""Calibrated errors of forces: split-conformal quantiles for each element, from labels that training has not seen.
+"""Calibrated errors of forces: split-conformal quantiles for each element, from held-out labels.
 
 With the error e = |F predicted - F label| of an atom, its raw score s and the floor s_0 of its element,
 
@@ -170,7 +170,7 @@ def calibrate(
 
     Args:
         potential: any potential; a calibration that it has is replaced.
-        frames: labelled frames that training has not seen, like those to be predicted.
+        frames: held-out labelled frames, like those to be predicted.
         level: probability with which the error of a force is to stay below what is stated.
         score: see `Calibrated`; None takes the first of `SCORES` that the potential says.
         pool: an element with too few labelled atoms takes the errors of all elements; otherwise it is refused.
@@ -181,7 +181,7 @@ def calibrate(
     """
     check_settings(score or "constant", level)
     if not len(frames):
-        raise InputError("there are no frames to calibrate by; give labelled ones that training has not seen")
+        raise InputError("there are no frames to calibrate by; give held-out labelled ones")
     inner = potential.potential if isinstance(potential, Calibrated) else potential
     said = predictions(inner, frames, batch_edges)
     score = score or next(name for name in SCORES if name == "constant" or getattr(said, name) is not None)

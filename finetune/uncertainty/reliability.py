@@ -121,7 +121,7 @@ def coverage(
 
     Args:
         potential: a calibrated potential.
-        frames: labelled frames that neither training nor calibration has seen.
+        frames: labelled frames in neither training nor calibration.
         batch_edges: edges that are evaluated together.
         rng: draws the divisions; None for one with the seed 0.
 

@@ -1,7 +1,7 @@
 """Permutation test of whether frames differ from those of a calibration: their groups change places.
 
 Where both are alike, any division of all groups into as many calibration and test groups is as likely as the one at
-hand. Each division is calibrated and judged anew, so no assumption on sizes of groups or shapes of errors is made.
+hand. Each division is calibrated and tested anew, so no assumption on sizes of groups or shapes of errors is made.
 """
 
 from __future__ import annotations
