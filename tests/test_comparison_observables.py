@@ -41,6 +41,7 @@ from finetune.comparison.transport import activation
 from finetune.errors import InputError
 
 from .pairwise import ByFormula, Pairs, lennard_jones, morse
+from .structures import ROOT
 
 EPSILON, SIGMA = 0.2, 2.5
 NEAREST = 1.0902 * SIGMA  # of fcc Lennard-Jones, infinite range (Ashcroft and Mermin, ch. 20)
@@ -390,6 +391,14 @@ def test_errors_have_intervals_over_groups_and_a_shift_fitted_to_other_frames(tm
     shifted = Errors(files=files, references=others).measure(spoiled, tmp_path)
     assert figure(shifted, "energy MAE") == pytest.approx(100.0, abs=1e-3)
     assert "references.extxyz" in shifted.notes[1]
+
+
+def test_elements_of_crystals_with_dft_values_are_those_of_their_structures(tmp_path):
+    """The file is JSON of another kind, which no reader of structures may be asked to read."""
+    file = str(ROOT / "data/structures/matcalc_pbe_elasticity_phonon_LiPS.json")
+    for kind in (Elasticity, Phonons):
+        assert kind(file=file).numbers() == {3, 15, 16}
+        assert kind(file=file, phases=["mp-1153"]).numbers() == {3, 16}
 
 
 def test_distance_from_the_interface_of_two_slabs_is_their_geometry():

@@ -49,6 +49,10 @@ class Crystals(Observable):
     phases: Sequence[str] = ()
     fmax: float = 0.01
 
+    def numbers(self) -> set[int]:
+        """Return the atomic numbers of the phases."""
+        return {int(z) for entry in self.entries() for z in Structure.from_dict(entry["structure"]).atomic_numbers}
+
     def entries(self) -> list[dict[str, Any]]:
         """The phases with their DFT values.
 

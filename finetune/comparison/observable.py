@@ -91,8 +91,8 @@ class Observable(ABC):
         return read(list(files), labelled=False) if files else []
 
     def numbers(self) -> set[int]:
-        """Atomic numbers of the structures in its files."""
-        paths = [str(path) for path in self.inputs()]
+        """Return the atomic numbers of the structures in its files; `file` may be of any other kind."""
+        paths = [str(path) for path in self._named([name for name in FILES if name != "file"])]
         return {int(z) for _, atoms in (starts(paths, 20) if paths else []) for z in atoms.numbers}
 
     def check(self) -> None:
@@ -109,7 +109,11 @@ class Observable(ABC):
         Raises:
             InputError: one is not there.
         """
-        named = [getattr(self, field.name) for field in fields(self) if field.name in FILES]
+        return self._named(FILES)
+
+    def _named(self, settings: Sequence[str]) -> list[Path]:
+        """The files that some settings name."""
+        named = [getattr(self, field.name) for field in fields(self) if field.name in settings]
         names = [name for value in named if value for name in ([value] if isinstance(value, str | Path) else value)]
         return expand(names) if names else []
 
