@@ -211,3 +211,27 @@ def test_an_activation_energy_needs_three_temperatures(rng):
     assert len(activation(draws, seed=0)) == 1
     del draws[700.0]
     assert activation(draws, seed=0) == []
+
+
+FRESH = {  # diffusivity, and a walk by its generator; seeds that nothing was tuned on
+    "tight cages, rare hops": (0.0288 * 2.5**2 / 6, lambda rng: caged(rng, 0.0288, 2.5, 0.25, 0.5, 2000)),
+    "slowly relaxing cages": (0.45 * 2.0**2 / 6, lambda rng: caged(rng, 0.45, 2.0, 0.4, 1.0, 1000)),
+    "wide cages": (0.45 * 2.0**2 / 6, lambda rng: caged(rng, 0.45, 2.0, 0.58, 1.0, 1000)),
+    "20 atoms, hops of 3 Å": (0.02 * 3.0**2 / 6, lambda rng: caged(rng, 0.02, 3.0, 0.25, 0.5, 2000, atoms=20)),
+    "Brownian, 40 atoms": (0.3, lambda rng: brownian(rng, 0.3)),
+    "Brownian, 10 atoms": (0.3, lambda rng: brownian(rng, 0.3, atoms=10)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRESH)
+def test_intervals_cover_in_ninety_of_a_hundred_walks_of_other_seeds(name):
+    true, walk = FRESH[name]
+    found = [estimate_diffusivity(walk(np.random.default_rng(10_000 + seed)), FRAME_PS) for seed in range(60)]
+    known = [one for one in found if not one.reason]
+    covered = sum(one.low < true < one.high for one in known)
+    bias = np.mean([one.value for one in known]) / true - 1
+    print(f"{name}: {len(known)} of 60 with a value, bias {100 * bias:.1f} %, {covered} covered")
+    assert len(known) >= 54
+    assert covered >= 0.9 * len(known)
+    assert abs(bias) < 0.03
