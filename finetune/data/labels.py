@@ -39,8 +39,7 @@ class LabelKeys:
         forces: eV/Å, shape atoms 3.
         stress: eV/Å³, positive under tension, 3x3 or Voigt order xx yy zz yz xz xy.
         magmoms: magnetic moments, Bohr magnetons, shape atoms.
-        virials: eV, 3x3 or Voigt order xx yy zz yz xz xy; stress = -virial / volume. Not read unless named here, and
-            only where a frame has no stress.
+        virials: eV, 3x3 or Voigt order; where a frame has no stress, it is -virial / volume. Not read by default.
     """
 
     energy: str | None = "REF_energy"

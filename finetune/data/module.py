@@ -44,10 +44,9 @@ class FrameData(lightning.LightningDataModule):
         fraction: share of the training frames that is used, for learning curves; a smaller share is part of a larger
             one.
         units: refuse labels whose units are wrong beyond doubt.
-        seed: of split and fraction; the order of batches also depends on `seed_everything`, so that members of a
-            committee share their split but not their order.
+        seed: of split and fraction; the order of batches depends on `seed_everything` too.
         workers: threads that build graphs of large structures.
-        cache: folder that keeps graphs between runs; none by default, because building them is quick.
+        cache: folder that keeps graphs between runs; none by default.
     """
 
     def __init__(
