@@ -153,16 +153,16 @@ def _where(evaluation: Evaluation, test: Test) -> dict[str, str]:
         names = np.array([getattr(evaluation.frames[i], kind) for i in everything], dtype=object)
         parts = {name: everything[names == name] for name in sorted(set(names))}
         parts = {name: part for name, part in parts.items() if len(part) >= MIN_FRAMES}
-        words = {name: fault for name, part in parts.items() if (fault := test(evaluation, part))}
-        found = {f"{name}, {len(parts[name])} frames": fault for name, fault in words.items()}
-        if found and len(found) < len(parts):
+        words = {name: fault for name, part in parts.items() if (fault := test(evaluation, part)) is not None}
+        found = {f"{name}, {len(parts[name])} frames": fault for name, fault in words.items() if fault}
+        if found and len(found) < len(words):
             return found
         shared = shared or found
     fault = test(evaluation, everything)
     return {f"all {len(everything)} frames": fault} if fault else shared
 
 
-def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str:
+def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     """Energies per atom instead of total ones, of the opposite sign or in another unit.
 
     What a linear function of the composition explains is taken out first, because codes differ in their energy zeros.
@@ -170,14 +170,14 @@ def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     label, predicted = evaluation.labels.energy.numpy()[part], evaluation.predicted.energy.numpy()[part]
     known = np.isfinite(label) & np.isfinite(predicted)
     if not known.any():
-        return ""
+        return None
     _, counts = compositions([evaluation.frames[i].atoms.numbers for i in part[known]])
     n = counts.sum(axis=1)
     x, y = counts / n[:, None], np.stack([label[known] / n, label[known], predicted[known] / n], axis=1)
     explained, _, rank, _ = np.linalg.lstsq(x, y, rcond=1e-8)
     total, each, model = (y - x @ explained).T
     if len(n) - rank < SPARE or _rms(model) < MIN_ENERGY:
-        return ""
+        return None
     gain = _rms(total - model) / _rms(each - model)
     if gain > PER_ATOM and n.min() > 1 and _cosine(each, model) > AGREE:
         return f"they fit the foundation model {gain:.1f} times better as eV/atom than as eV; give total energies, eV"
@@ -185,14 +185,14 @@ def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     return _sign_and_unit(c, q, ENERGIES, "eV", "total energies, negative where bound")
 
 
-def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str:
+def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     """Forces of the opposite sign, in another unit, all zero, or of other atoms or frames."""
     everything = _force_likeness(evaluation, part)
     likeness = _informative(everything, MIN_FORCE)
     if fault := _faint_fault(everything, MIN_FORCE, FORCES, "eV/Å", "forces, not gradients"):
         return fault
     if len(likeness) < _needed(everything):
-        return ""
+        return None
     c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
     if abs(c) < AGREE and c < UNRELATED:
         return (
@@ -202,7 +202,7 @@ def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     return _sign_and_unit(c, q, FORCES, "eV/Å", "forces, not gradients")
 
 
-def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str:
+def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     """Stress of the opposite sign, in another unit, or all zero.
 
     The median pressure is taken out on both sides, because that of a foundation model may be off by some GPa; frames
@@ -213,7 +213,7 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     if fault := _faint_fault(everything, MIN_STRESS, STRESSES, "eV/Å³", "positive under tension"):
         return fault
     if len(likeness) < _needed(everything):
-        return ""
+        return None
     c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
     unit = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension")
     label, predicted = (p.stress.numpy()[part] for p in (evaluation.labels, evaluation.predicted))
@@ -223,7 +223,7 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str:
     return f"{fault} (or these are virials: divide by minus the volume)" if fault and virial else fault
 
 
-Test = Callable[[Evaluation, np.ndarray], str]
+Test = Callable[[Evaluation, np.ndarray], str | None]  # a fault in words, empty without one; None: cannot be judged
 TESTS: Mapping[str, Test] = MappingProxyType(
     {"energy": _energy_fault, "forces": _forces_fault, "stress": _stress_fault}
 )
