@@ -19,8 +19,10 @@ from finetune.backbones.chgnet import CHGNet
 from finetune.data.checking import check_units
 from finetune.data.constrained import constrained
 from finetune.data.frames import Frame
+from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
-from finetune.doctor import check_labels, labels, not_compared
+from finetune.doctor import check_labels, examine, labels, not_compared
+from finetune.doctor.examination import COMPARED
 from finetune.doctor.fixed import fixed_atoms
 from finetune.evaluation import Evaluation, evaluate
 from finetune.properties import Properties
@@ -42,7 +44,7 @@ def relaxed() -> Evaluation:
 
 def test_relaxed_crystals_have_no_fault_and_it_is_said_that_they_are_not_compared(relaxed: Evaluation) -> None:
     assert check_labels(relaxed) == []
-    forces, *_ = not_compared(relaxed)
+    forces = not_compared(relaxed)["forces"]
     assert forces.startswith("forces not compared: label and prediction both exceed 0.1 eV/Å rms in 0 of")
 
 
@@ -105,7 +107,7 @@ def test_metals_without_forces_by_symmetry_have_no_fault_and_a_flipped_stress_ha
     assert float(found.labels.forces.abs().max()) == 0.0
     assert check_labels(found) == []
     assert constrained(frames) == []
-    assert any(words.startswith("forces not compared") for words in not_compared(found))
+    assert any(words.startswith("forces not compared") for words in not_compared(found).values())
     for factor, word in ((-1.0, "opposite sign"), (1 / GPa, "look like GPa")):
         problems = planted(found, stress=factor * found.labels.stress)
         assert [problem for problem in problems if problem.startswith("stress") and word in problem]
@@ -127,7 +129,7 @@ def test_forces_are_compared_only_where_they_exceed_the_error_of_the_model(rng: 
     assert not_compared(small)
     assert planted(small, forces=-small.labels.forces) == []
     large = model_and_labels(rng, 1.0, 0.3)
-    assert not_compared(large) == []
+    assert not_compared(large) == {}
     assert "opposite sign" in planted(large, forces=-large.labels.forces)[0]
     assert "look like Hartree/Bohr" in planted(large, forces=large.labels.forces * Bohr / Hartree)[0]
 
@@ -194,3 +196,10 @@ def test_doctor_and_the_checks_of_a_fit_name_constrained_atoms_with_the_remedy(r
     with pytest.warns(UserWarning, match=r"exactly 0 on 4 of 16 atoms.*apply_constraint=False"):
         check_units(frames)
     assert fixed_atoms([slab(rng, [], True)]).verdict == "good"
+
+
+def test_what_cannot_be_compared_is_skipped_and_not_called_good(relaxed: Evaluation) -> None:
+    """Relaxed crystals: forces below the model's error say nothing about their sign or unit."""
+    found = [one for one in examine(relaxed.frames, LabelKeys(), CHGNet("0.3.0")).findings if one.check == COMPARED]
+    assert any(one.verdict == "skipped" and "forces not compared" in one.words for one in found)
+    assert not any("nan" in one.words or "forces cosine" in one.words for one in found)

@@ -25,6 +25,7 @@ from finetune.data.structures import read_structure
 from finetune.doctor.contents import label_keys
 from finetune.doctor.stress_order import ORDERS, READ, better_order
 from finetune.errors import InputError, UnlabelledError
+from finetune.md.velocities import named_velocities, warn_unread
 
 from .structures import ROOT
 
@@ -332,6 +333,29 @@ def test_labels_that_were_rounded_when_they_were_written_are_named(tmp_path, ima
     assert words in found[0]
     with pytest.warns(UserWarning, match="multiples of"):
         check_units(read(tmp_path / "a.extxyz"))
+
+
+@pytest.mark.parametrize("number", [0, 200, -1])
+def test_an_atomic_number_that_no_element_has_is_named_with_its_frame(tmp_path, images, number):
+    ase.io.write(tmp_path / "a.extxyz", images[:1], format="extxyz")
+    count, header, *rows = (tmp_path / "a.extxyz").read_text().splitlines()
+    header = header.replace("species:S:1", "Z:I:1")
+    rows = [" ".join([str(number), *row.split()[1:]]) for row in rows]
+    (tmp_path / "b.extxyz").write_text("\n".join([count, header, *rows]) + "\n")
+    assert re.search(r"frame 0.* element .* not known", problem(tmp_path / "b.extxyz"))
+
+
+@pytest.mark.parametrize("stem", ["v", "vel", "vel_", "velocity_"])
+def test_velocities_in_three_columns_are_found(stem, images):
+    for axis, name in enumerate("xyz"):
+        images[0].set_array(f"{stem}{name}", np.full(len(images[0]), 0.1 * (axis + 1)))
+    assert named_velocities(images[0]) == [f"{stem}{axis}" for axis in "xyz"]
+
+
+def test_momenta_under_another_name_are_named(images):
+    images[0].set_array("momentum", np.ones((len(images[0]), 3)))
+    with pytest.warns(UserWarning, match="momentum of the structure is not read"):
+        warn_unread(images[0])
 
 
 def test_labels_with_all_their_digits_are_not_called_rounded():

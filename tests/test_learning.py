@@ -169,7 +169,7 @@ def test_the_report_opens_without_a_network_and_shows_both_arms(finished: Path) 
     assert text.count("<svg") == 5
     assert not re.search(r"""(?:src|href)=["']https?:""", text)
     assert "random control" in text
-    assert re.search(r"selection is ahead of chance in [012] of 2 generations", text)
+    assert re.search(r"below that of random selection in [012] of 2 generations", text)
     for atoms in frames_of(finished / "generation-02/selected.extxyz"):
         assert atoms.get_chemical_formula() in text
     assert "run-001" in text

@@ -17,7 +17,7 @@ from finetune.data.checking import check, check_units
 from finetune.data.frames import isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
-from finetune.doctor.stress_order import better_order
+from finetune.doctor.labels import check_stress
 from finetune.errors import InputError
 from finetune.evaluation import WIDE, Evaluation, fit_shift
 from finetune.evaluation import evaluate as errors_of
@@ -110,8 +110,8 @@ def evaluate(
         shift = fit_shift(potential, others, batch_edges)
     result = errors_of(potential, frames, shift=shift, batch_edges=batch_edges)
     check_finite(result, file)
-    if words := better_order(result.labels.stress.numpy(), result.predicted.stress.numpy()):
-        warnings.warn(f"stress of {file}: {words}", stacklevel=2)
+    for words in check_stress(result) if units else []:
+        warnings.warn(f"{file}: {words}", stacklevel=1)
     console = Console()
     console = console if console.is_terminal else Console(width=WIDE)
     console.print(result.table(console.width))

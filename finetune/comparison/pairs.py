@@ -15,7 +15,18 @@ from ase.data import atomic_numbers
 from scipy.interpolate import PchipInterpolator
 from scipy.signal import find_peaks
 
-from finetune.comparison.figures import FEWEST, Curve, Figure, Judged, Measured, Tolerance, Verdict, binomial, overall
+from finetune.comparison.figures import (
+    FEWEST,
+    SAME,
+    Curve,
+    Figure,
+    Judged,
+    Measured,
+    Tolerance,
+    Verdict,
+    binomial,
+    overall,
+)
 from finetune.comparison.observable import Observable, single_points, starts
 from finetune.comparison.recorded import Recorded
 from finetune.comparison.states import free_atoms
@@ -259,6 +270,7 @@ class Compression(Observable):
         if word == "told":
             return Verdict(word, f"none of {of}: too few for a verdict", f"holes in up to {share.high:.0f} % (95 %)")
         brief = f"{count or 'none'} of {of} {'has' if count < 2 else 'have'} a hole"
+        brief = f"{SAME}: {brief}" if word == "same" else brief
         return Verdict(word, brief, f"{share.low:.0f} to {share.high:.0f} % (95 %)")
 
     def _compress(self, atoms: Atoms, calculator: BaseCalculator) -> tuple[list[float], list[float], bool]:

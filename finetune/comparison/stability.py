@@ -11,6 +11,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from finetune.comparison.figures import (
     FEWEST,
+    SAME,
     TOO_SHORT,
     Curve,
     Figure,
@@ -123,4 +124,5 @@ class Stability(Observable):
         if word == "told":
             return Verdict(word, TOO_SHORT, f"{share.short}; {kelvin}")
         brief = f"{failed or 'none'} of {long} {'fails' if failed < 2 else 'fail'}"
+        brief = f"{SAME}: {brief}" if word == "same" else brief
         return Verdict(word, brief, f"{kelvin}; survival {share.low:.0f} to {share.high:.0f} % (95 %)")

@@ -22,7 +22,7 @@ NOT_ENERGIES = re.compile(  # keys with "energy" in them that are no total energ
     r"shift|zero|interaction|reference_energ|unit|zpe|vdw|disp|ediff|weight",
     re.IGNORECASE,
 )
-TOTAL = re.compile(r"energy|e_?tot(al)?|toten|e_?pot(ential)?|e_?dft|e_?0|e", re.IGNORECASE)
+TOTAL = re.compile(r"energy|e_?tot(al)?|toten|e_?pot(ential)?|pot_?(eng|energy)|pe|e_?dft|e_?0|e", re.IGNORECASE)
 NOT_FORCES = re.compile(r"std|error|weight|max|norm|rms|unit|constant", re.IGNORECASE)
 SAME_ENERGY = 1e-3  # eV/atom between an energy and a free energy that are the same for any purpose
 
@@ -99,7 +99,7 @@ def unread(atoms: Atoms) -> dict[str, str]:
         "energy": [k for k in scalars if _is_energy(k)],
         "forces": [k for k in vectors if "force" in k.lower() and not NOT_FORCES.search(k)],
         "stress": [k for k in tensors if "stress" in k.lower() and "viria" not in k.lower()],
-        VIRIALS: [k for k in tensors if "viria" in k.lower()],
+        VIRIALS: [k for k in tensors if "viria" in k.lower() or k.lower() in ("vir", "w")],
     }
     return {name: min(found, key=lambda key: (len(key), key)) for name, found in likely.items() if found}
 

@@ -14,7 +14,7 @@ from ase import Atoms
 from finetune.data.compression import COMPRESSED
 from finetune.data.frames import Frame
 from finetune.data.labels import LabelKeys, find_labels
-from finetune.data.structures import UNREADABLE, VASP, kind_of, read_images
+from finetune.data.structures import UNREADABLE, VASP, kind_of, read_images, unknown_elements
 from finetune.errors import InputError
 
 __all__ = ["UNREADABLE", "expand", "read"]
@@ -111,5 +111,6 @@ def _frame(path: Path, index: int, atoms: Atoms, vasp: bool, given: dict[str, An
     atoms.calc = None
     family = atoms.info.get("family", "all" if vasp else path.name.split(".")[0])
     full = path.resolve()
-    group = atoms.info.get("group", f"{full.parent.name}/{full.name}:{atoms.get_chemical_formula()}")
+    formula = "" if unknown_elements(atoms) else atoms.get_chemical_formula()  # `check` refuses such a frame
+    group = atoms.info.get("group", f"{full.parent.name}/{full.name}:{formula}")
     return Frame(atoms, given, str(path), index, str(family), str(group))

@@ -195,13 +195,17 @@ def _compare(
     if faults:
         return evaluation, taken, [*left_out, *faults]
     row, unseen = evaluation.errors.all, not_compared(evaluation)
-    parts = [
-        f"forces cosine {row['forces_cosine']:.2f}, slope {row['forces_slope']:.2f}, MAE {row['forces_mae']:.0f} meV/Å",
-        f"stress MAE {row['stress_mae']:.1f} meV/Å³",
-    ]
-    known = [part for part, key in zip(parts, ("forces_mae", "stress_mae"), strict=True) if math.isfinite(row[key])]
-    if not known:
+    parts = {
+        "forces": f"forces cosine {row['forces_cosine']:.2f}, slope {row['forces_slope']:.2f}, "
+        f"MAE {row['forces_mae']:.0f} meV/Å",
+        "stress": f"stress MAE {row['stress_mae']:.1f} meV/Å³",
+    }
+    known = [text for name, text in parts.items() if math.isfinite(row[f"{name}_mae"]) and name not in unseen]
+    findings = [Finding(COMPARED, "skipped", text) for text in unseen.values()]
+    if known:
+        words = f"no wrong sign or size in {len(taken)} frames: {'; '.join(known)}"
+        findings.insert(0, Finding(COMPARED, "good", words))
+    if not findings:
         words = f"{len(taken)} frames have neither forces nor stress that could be compared"
-        return evaluation, taken, [*left_out, Finding(COMPARED, "skipped", words)]
-    words = "; ".join([f"no wrong sign or size in {len(taken)} frames: {'; '.join(known)}", *unseen])
-    return evaluation, taken, [*left_out, Finding(COMPARED, "good", words)]
+        findings = [Finding(COMPARED, "skipped", words)]
+    return evaluation, taken, [*left_out, *findings]

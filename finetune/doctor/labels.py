@@ -123,25 +123,30 @@ def check_labels(evaluation: Evaluation) -> list[str]:
     return problems
 
 
-def not_compared(evaluation: Evaluation) -> list[str]:
-    """Labels whose sign and unit the comparison cannot see, in words: those below the foundation model's error.
+def not_compared(evaluation: Evaluation) -> dict[str, str]:
+    """Return why the sign and unit of labels cannot be seen, by property: they are below the foundation model's error.
 
     Sound data may be so: relaxed crystals, or crystals whose symmetry leaves no forces.
     """
     everything = np.arange(len(evaluation.frames))
     forces, stress = _force_likeness(evaluation, everything), _stress_likeness(evaluation, everything)
-    words = []
+    words: dict[str, str] = {}
     for name, likeness, least, unit in (
         ("forces", forces, MIN_FORCE, "eV/Å"),
         ("stress", stress, MIN_STRESS, "eV/Å³"),
     ):
         count = len(_informative(likeness, least))
         if len(likeness) and count < _needed(likeness):
-            words.append(
+            words[name] = (
                 f"{name} not compared: label and prediction both exceed {least:g} {unit} rms in {count} of "
                 f"{len(likeness)} frames, and {_needed(likeness)} are needed"
             )
     return words
+
+
+def check_stress(evaluation: Evaluation) -> list[str]:
+    """Return faults of the stress labels alone, for a model that need not be a foundation model."""
+    return [f"stress of {part}: {words}" for part, words in _where(evaluation, _stress_fault).items()]
 
 
 def _where(evaluation: Evaluation, test: Test) -> dict[str, str]:

@@ -60,7 +60,8 @@ def better_order(label: np.ndarray, predicted: np.ndarray) -> str:
         return ""
     name = next((f" ({name})" for name, order in _NAMED.items() if order == found), "")
     return (
-        f"their components fit the model {min(ratio, 100):.1f} times better in the order {' '.join(found)}"
+        f"the components fit the model {f'{ratio:.1f}' if ratio < 100 else 'over 100'} times better in the order "
+        f"{' '.join(found)}"
         f"{name}, cosine {cosine:.2f} instead of {_cosine(given[:, moved], target[:, moved]):.2f} of those that move; "
         f"give {' '.join(READ)} or 3x3"
     )

@@ -21,7 +21,8 @@ UNITS = MappingProxyType(  # in ASE's unit, Å (u/eV)^(1/2)
     }
 )
 NAMES = ("velocities", "velocity", "velo", "vel", "v", "velos", "vels", "md_velocities", "ref_velocities")
-COLUMNS = ("vx", "vy", "vz")
+MOMENTA = ("momentum", "moms", "p")
+COLUMNS = tuple(tuple(f"{stem}{axis}" for axis in "xyz") for stem in ("v", "v_", "vel", "vel_", "velocity_"))
 
 
 def set_velocities(atoms: Atoms, unit: str) -> None:
@@ -54,13 +55,19 @@ def named_velocities(atoms: Atoms) -> list[str]:
     for name in NAMES:
         if name in lower and atoms.arrays[lower[name]].shape == (len(atoms), 3):
             return [lower[name]]
-    if all(name in lower and atoms.arrays[lower[name]].ndim == 1 for name in COLUMNS):
-        return [lower[name] for name in COLUMNS]
+    for columns in COLUMNS:
+        if all(name in lower and atoms.arrays[lower[name]].ndim == 1 for name in columns):
+            return [lower[name] for name in columns]
     return []
 
 
 def warn_unread(atoms: Atoms) -> None:
-    """Warn where momenta are drawn although the structure has velocities under another name."""
+    """Warn where momenta are drawn although the structure has velocities or momenta under another name."""
+    others = [name for name in atoms.arrays if name.lower() in MOMENTA and not atoms.has("momenta")]
+    if others:
+        warnings.warn(
+            f"{others[0]} of the structure is not read, and momenta are drawn anew. Write ASE's `momenta`", stacklevel=2
+        )
     if names := named_velocities(atoms):
         values = np.stack([np.ravel(atoms.arrays[name]) for name in names])
         if values.any():

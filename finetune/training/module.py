@@ -333,7 +333,7 @@ def refit_references(potential: Shifted, data: FrameData) -> References:
         )
     if problems:
         raise InputError("; ".join(problems) + " (--data.units false trains all the same)")
-    for words in not_compared(untouched) if potential.pretrained and data.units else []:
+    for words in not_compared(untouched).values() if potential.pretrained and data.units else []:
         rank_zero_info(words)
     difference = (untouched.labels.energy - untouched.predicted.energy).numpy()
     fitted = fit_references([frame.atoms.numbers for frame in frames], difference)
