@@ -203,3 +203,20 @@ def test_what_cannot_be_compared_is_skipped_and_not_called_good(relaxed: Evaluat
     found = [one for one in examine(relaxed.frames, LabelKeys(), CHGNet("0.3.0")).findings if one.check == COMPARED]
     assert any(one.verdict == "skipped" and "forces not compared" in one.words for one in found)
     assert not any("nan" in one.words or "forces cosine" in one.words for one in found)
+
+
+def test_constrained_atoms_in_some_frames_of_a_group_are_named() -> None:
+    """Half of the frames of one trajectory have fixed atoms, other ones in each."""
+    frames = read(Path(__file__).parents[1] / "data/interface/test.extxyz")
+    sizes = [frame.atoms.numbers.tobytes() for frame in frames]
+    same = [frame for frame in frames if frame.atoms.numbers.tobytes() == max(set(sizes), key=sizes.count)]
+    assert len(same) >= 4
+    assert constrained(same) == []
+    spoiled = []
+    for k, frame in enumerate(same):
+        forces = np.array(frame.given["forces"], dtype=float)
+        if k % 2:
+            forces[k % len(forces)] = 0.0
+        spoiled.append(replace(frame, given={**frame.given, "forces": forces}))
+    [found] = constrained(spoiled)
+    assert len(found.frames) == len(same) // 2

@@ -18,11 +18,13 @@ REMEDY = "write forces with get_forces(apply_constraint=False), or leave the for
 
 @dataclass(frozen=True)
 class Constrained:
-    """Atoms whose label forces are exactly zero in all frames of one file, or one group, that have the same atoms.
+    """Atoms whose label forces are exactly zero in frames that have the same atoms.
+
+    The frames are all those of one file or one group, or else some of them.
 
     Attributes:
         frames: these frames.
-        atoms: indices of the atoms.
+        atoms: indices of the atoms, of the first frame where they differ.
         left_over: median size of the sum of all forces along the fixed directions, eV/Å.
     """
 
@@ -52,8 +54,18 @@ def constrained(frames: Sequence[Frame]) -> list[Constrained]:
     for same in _divided(frames, lambda frame: (frame.source, frame.atoms.numbers.tobytes())):
         whole = _zeros(same)
         parts = [whole] if whole else [_zeros(group) for group in _divided(same, lambda frame: frame.group)]
-        found += [part for part in parts if part is not None]
+        known = [part for part in parts if part is not None]
+        found += known or _some(same)
     return found
+
+
+def _some(frames: list[Frame]) -> list[Constrained]:
+    """The frames among others that have constrained atoms, as one finding; empty without any."""
+    parts = [part for frame in frames if (part := _zeros([frame])) is not None]
+    if not parts:
+        return []
+    left_over = float(np.median([part.left_over for part in parts]))
+    return [Constrained([part.frames[0] for part in parts], parts[0].atoms, left_over)]
 
 
 def _divided(frames: Sequence[Frame], key: Callable[[Frame], Hashable]) -> list[list[Frame]]:
