@@ -43,19 +43,9 @@ from finetune.comparison import (
 from finetune.comparison.cells import key
 from finetune.comparison.columns import column
 from finetune.comparison.drawing import panels
-from finetune.comparison.figures import (
-    Curve,
-    Figure,
-    Judged,
-    Measured,
-    Verdict,
-    binomial,
-    class_of,
-    judge,
-    overall,
-    times,
-)
+from finetune.comparison.figures import Curve, Figure, Measured, binomial
 from finetune.comparison.report import Told
+from finetune.comparison.verdicts import Judged, Verdict, class_of, judge, overall, times
 from finetune.errors import InputError
 from finetune.files import locked
 from finetune.labelling.executors import dask

@@ -12,7 +12,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 
 from finetune.comparison import Distributions, Labels
 from finetune.comparison.distributions import memory, squared_error
-from finetune.comparison.figures import Verdict, judge
+from finetune.comparison.verdicts import Verdict, judge
 
 APART_FS, EDGE = 100.0, 5.0  # between frames, and between dimers, Å
 SITES = np.array(list(itertools.product(range(2), repeat=3))) * EDGE

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from finetune.comparison import Tolerance
-from finetune.comparison.figures import Figure, Measured, Verdict, binomial, interval, judge, overall
+from finetune.comparison.figures import Figure, Measured, binomial, interval
+from finetune.comparison.verdicts import Verdict, judge, overall
 
 LIMITS = {"V0": Tolerance(0.1), "share": Tolerance(5.0, target=0.0), "error": Tolerance(3.0, target=0.0)}
 

@@ -33,11 +33,12 @@ from finetune.comparison import (
     Transport,
 )
 from finetune.comparison.crystals import Spectrum, frequency_scale, heat_capacity
-from finetune.comparison.figures import Figure, Measured, Verdict, judge
+from finetune.comparison.figures import Figure, Measured
 from finetune.comparison.labelled import from_interface
 from finetune.comparison.pairs import minima
 from finetune.comparison.states import State, reaction
 from finetune.comparison.transport import activation
+from finetune.comparison.verdicts import Verdict, judge
 from finetune.errors import InputError
 
 from .pairwise import ByFormula, Pairs, lennard_jones, morse

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from finetune.comparison.diffusion import estimate_diffusivity, unwrap
+from finetune.comparison.diffusion import estimate_diffusivity
+from finetune.comparison.displacements import unwrap
 from finetune.comparison.transport import activation, describe
 from finetune.errors import InputError
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from finetune import graph as graphs
 from finetune.backbones import _ace_basis, _ace_design, _ace_yace
 from finetune.backbones._ace_edges import Edges, Rows
+from finetune.backbones._ace_embedding import embedded
 from finetune.backbones._ace_harmonics import spherical_harmonics
 from finetune.backbones._ace_products import Products
 from finetune.backbones._ace_radial import RADIALS, Core, repulsion, step
@@ -306,14 +307,3 @@ class _InChunks(torch.autograd.Function):
     def backward(ctx: Any, of_energies: Tensor) -> tuple[Tensor, None, None]:
         gradient, counts = ctx.saved_tensors
         return gradient * of_energies.repeat_interleave(counts)[:, None], None, None
-
-
-def embedded(rho: Tensor, exponent: float) -> Tensor:
-    """F(rho): rho itself, or its power with a finite slope at 0, odd in rho (`FinnisSinclairShiftedScaled`)."""
-    if exponent == 1:
-        return rho
-    sign = torch.where(rho < 0, -1.0, 1.0).to(rho.dtype)
-    size = sign * rho  # not rho.abs(), whose slope at 0 is 0
-    near, inverse = torch.exp(-size), 1 / exponent
-    power = (inverse ** (inverse / (1 - inverse)) * near + size) ** exponent
-    return sign * (power - inverse ** (1 / (1 - inverse)) * near)

@@ -22,6 +22,7 @@ from finetune.errors import InputError
 from finetune.evaluation import WIDE, Evaluation, fit_shift
 from finetune.evaluation import evaluate as errors_of
 from finetune.files import write_text
+from finetune.potential import Potential
 from finetune.provenance import overlap_message
 from finetune.references import References
 
@@ -98,16 +99,7 @@ def evaluate(
         print(f"{model}: {known}; errors on held-out frames are usually larger")
     if units:
         check_units(frames)
-    shift: bool | References = not potential.shifted
-    if references is not None and potential.shifted:
-        raise InputError(
-            f"--references: {model} has reference energies fitted to DFT, so its energies are compared as predicted. "
-            "Leave the option out."
-        )
-    if references is not None:
-        others, _ = without_isolated(read(references, keys))
-        check(others)
-        shift = fit_shift(potential, others, batch_edges)
+    shift = _shift(potential, model, references, keys, batch_edges)
     result = errors_of(potential, frames, shift=shift, batch_edges=batch_edges)
     check_finite(result, file)
     for words in check_stress(result) if units else []:
@@ -121,3 +113,19 @@ def evaluate(
         from finetune import plots
 
         plots.parity(result, Path(parity))
+
+
+def _shift(
+    potential: Potential, model: str, references: str | None, keys: LabelKeys, batch_edges: int
+) -> bool | References:
+    """Energy shift of a model with another energy zero: by other groups (True), or by the frames of a file."""
+    if references is None:
+        return not potential.shifted
+    if potential.shifted:
+        raise InputError(
+            f"--references: {model} has reference energies fitted to DFT, so its energies are compared as predicted. "
+            "Leave the option out."
+        )
+    others, _ = without_isolated(read(references, keys))
+    check(others)
+    return fit_shift(potential, others, batch_edges)

@@ -13,8 +13,9 @@ from pathlib import Path
 from finetune.comparison import cells as one
 from finetune.comparison.cells import Cell, Result
 from finetune.comparison.columns import Column, Given, Labels, column
-from finetune.comparison.figures import Figure, Judged, Verdict, judge
+from finetune.comparison.figures import Figure
 from finetune.comparison.observable import Observable
+from finetune.comparison.verdicts import Judged, Verdict, judge
 from finetune.errors import InputError, unknown
 from finetune.files import locked
 from finetune.labelling.executors import withdraw

@@ -19,8 +19,9 @@ from ase.calculators.calculator import BaseCalculator
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
-from finetune.comparison.figures import Curve, Figure, Judged, Measured, Verdict, interval, overall
+from finetune.comparison.figures import Curve, Figure, Measured, interval
 from finetune.comparison.observable import Observable, starts
+from finetune.comparison.verdicts import Judged, Verdict, overall
 
 AGAIN = 0.25  # share by which timings of the same model may differ between two processes
 PAGES_MB = 5.0  # by which memory may, as it is taken in large pages

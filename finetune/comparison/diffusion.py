@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from ase import Atoms
-from numpy.typing import NDArray
 from scipy.linalg import pinvh
 from scipy.stats import chi2, truncnorm
 
+from finetune.comparison.displacements import Floats, Moments, moments_of
 from finetune.errors import InputError
 
-Floats = NDArray[np.float64]
-
-LAGS = 40  # time differences, evenly spaced on a logarithmic scale, up to half of the run
 WINDOW = 3.0  # a local slope is taken over lags from t to 3 t
 ERRORS = 2.0  # standard errors within which two slopes agree
 EXPONENT = 0.25  # largest distance of the log-log slope from 1: the cage keeps it below 1 long after the line began
@@ -25,7 +21,6 @@ FALLEN = 0.8  # share of its maximum below which the non-Gaussian parameter has 
 GAUSSIAN = 0.2  # non-Gaussian parameter of displacements that count as Gaussian
 CHOSEN = 1.2  # factor on the standard error, as the same data choose the start: without it 88 % of intervals cover
 DRAWS = 4000  # of the posterior
-AMBIGUOUS = 0.45  # of the cell: a step between two frames beyond which the nearest image may be the wrong one
 MISSED = 3.0  # events that are missed with a probability of 5 % (Poisson)
 
 
@@ -60,70 +55,6 @@ class Diffusivity:
     squares: Floats = field(repr=False)
     errors: Floats = field(repr=False)
     non_gaussian: Floats = field(repr=False)
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Moments of the displacements at each lag; `by_sample` is <r²> per atom and axis, times the number of axes."""
-
-    lags_ps: Floats
-    independent: Floats  # displacements that do not overlap: atoms * run / lag
-    squares: Floats
-    variances: Floats  # of r², Å⁴
-    non_gaussian: Floats
-    non_gaussian_errors: Floats
-    by_sample: Floats
-    dimension: int
-
-    def estimate(self, function: Callable[[Floats], Floats]) -> tuple[float, float]:
-        """A function of the mean squared displacements, and its standard error (jackknife over atoms and axes)."""
-        samples = self.by_sample.shape[1]
-        value = float(function(self.squares[:, None])[0])
-        if samples < 3:
-            return value, math.inf
-        without = (self.by_sample.sum(axis=1, keepdims=True) - self.by_sample) / (samples - 1)
-        return value, float(np.sqrt((samples - 1) * np.var(function(without))))
-
-
-def unwrap(frames: Sequence[Atoms], element: str) -> Floats:
-    """Return displacements of the atoms of an element since the first frame, Å, without those of the framework.
-
-    Steps between frames are taken to the nearest image in fractional coordinates, so cells may be triclinic and may
-    change. Then the mean displacement of the framework is subtracted: of all atoms of other elements, as kinisi does,
-    or, if there are no others, of the centre of mass.
-
-    Args:
-        frames: of one run, in order, with the same atoms; wrapped or not.
-        element: symbol of the diffusing element.
-
-    Returns:
-        Displacements, shape (frames, atoms of the element, 3).
-
-    Raises:
-        InputError: no atom of the element, or steps of nearly half of the cell.
-    """
-    chosen = np.array(frames[0].symbols) == element
-    if not chosen.any():
-        present = ", ".join(sorted(set(frames[0].symbols)))
-        raise InputError(f"diffusion: got element {element}, expected one of {present}. Name an element of the cell.")
-    cells = np.array([atoms.cell.complete().array for atoms in frames])
-    places = np.array([atoms.positions for atoms in frames]) @ np.linalg.inv(cells)
-    steps = np.diff(places, axis=0)
-    steps -= np.where(frames[0].pbc, np.round(steps), 0.0)
-    farthest = float(np.abs(steps[..., frames[0].pbc]).max(initial=0.0))
-    if farthest > AMBIGUOUS:
-        raise InputError(
-            f"trajectory: got steps of {farthest:.2f} of the cell between two frames, expected less than {AMBIGUOUS}, "
-            "so the image that an atom moved to is not known. Write frames more often, or repeat the cell."
-        )
-    moved = np.concatenate([np.zeros_like(places[:1]), np.cumsum(steps @ cells[1:], axis=0)])
-    if chosen.all():
-        masses = frames[0].get_masses()
-        drift = np.einsum("a,fad->fd", masses / masses.sum(), moved)
-    else:
-        drift = moved[:, ~chosen].mean(axis=1)
-    displacements: Floats = moved[:, chosen] - drift[:, None]
-    return displacements
 
 
 def estimate_diffusivity(displacements: Floats, frame_ps: float, hop: float = 2.0, seed: int = 0) -> Diffusivity:
@@ -166,7 +97,7 @@ def estimate_diffusivity(displacements: Floats, frame_ps: float, hop: float = 2.
         )
     if not np.isfinite(displacements).all() or not frame_ps > 0:
         raise InputError("displacements: got numbers that are not finite or a frame spacing that is not positive.")
-    moments = _moments(displacements, frame_ps)
+    moments = moments_of(displacements, frame_ps)
     run_ps = (len(displacements) - 1) * frame_ps
     if not (moments.squares > 0).all():
         return _bound(moments, run_ps, hop, (math.nan, math.inf), "nothing moves")
@@ -191,36 +122,6 @@ def estimate_diffusivity(displacements: Floats, frame_ps: float, hop: float = 2.
     return _result(moments, (float(middle), float(low), float(high)), began, exponents[-1], "", draws)
 
 
-def _moments(displacements: Floats, frame_ps: float) -> _Moments:
-    frames, atoms, dimension = displacements.shape
-    lags = np.unique(np.geomspace(1, max(1, (frames - 1) // 2), LAGS).round().astype(int))
-    by_sample, second, fourth = [], [], []
-    for lag in lags:
-        squared = (displacements[lag:] - displacements[:-lag]) ** 2
-        far = squared.sum(axis=2)
-        by_sample.append(squared.mean(axis=0).ravel() * dimension)
-        second.append(far.mean(axis=0))
-        fourth.append((far**2).mean(axis=0))
-    r2, r4 = np.array(second), np.array(fourth)
-    share = dimension / (dimension + 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parameter = share * r4.mean(axis=1) / r2.mean(axis=1) ** 2 - 1
-        errors = np.full(len(lags), math.inf)
-        if atoms > 2:
-            left2, left4 = ((r.sum(axis=1, keepdims=True) - r) / (atoms - 1) for r in (r2, r4))
-            errors = np.sqrt((atoms - 1) * np.var(share * left4 / left2**2 - 1, axis=1))
-    return _Moments(
-        lags_ps=lags * frame_ps,
-        independent=atoms * (frames - 1) / lags,
-        squares=r2.mean(axis=1),
-        variances=np.maximum(r4.mean(axis=1) - r2.mean(axis=1) ** 2, 0.0),
-        non_gaussian=parameter,
-        non_gaussian_errors=errors,
-        by_sample=np.array(by_sample),
-        dimension=dimension,
-    )
-
-
 def _windows(lags_ps: Floats) -> list[slice]:
     """The lags from t to 3 t, for each t that has three or more of them."""
     found = []
@@ -238,13 +139,13 @@ def _slope(x: Floats, y: Floats) -> Floats:
     return slopes
 
 
-def _exponent(moments: _Moments, window: slice) -> tuple[float, float]:
+def _exponent(moments: Moments, window: slice) -> tuple[float, float]:
     lags = np.log(moments.lags_ps[window])
     return moments.estimate(lambda squares: _slope(lags, np.log(squares[window])))
 
 
 def _regime(
-    moments: _Moments, windows: Sequence[slice], exponents: Sequence[tuple[float, float]]
+    moments: Moments, windows: Sequence[slice], exponents: Sequence[tuple[float, float]]
 ) -> tuple[int | None, str]:
     """Index of the lag where the diffusive regime begins; None with the reason where there is none."""
     lags, last, error = moments.lags_ps, *exponents[-1]
@@ -268,7 +169,7 @@ def _regime(
     return min(margin, windows[-1].start), ""
 
 
-def _is_straight(moments: _Moments, window: slice) -> bool:
+def _is_straight(moments: Moments, window: slice) -> bool:
     """Whether the linear slope in a window is that of the lags behind it."""
     lags = moments.lags_ps
     near = int(np.searchsorted(lags, WINDOW**2 * lags[window.start] * 1.0001))
@@ -284,7 +185,7 @@ def _is_straight(moments: _Moments, window: slice) -> bool:
     return True
 
 
-def _line(moments: _Moments, start: int) -> tuple[float, float]:
+def _line(moments: Moments, start: int) -> tuple[float, float]:
     """Slope, Å²/ps, of the mean squared displacement from a lag on, and its error, with kinisi's covariance."""
     used = slice(start, None)
     lags, squares = moments.lags_ps[used], moments.squares[used]
@@ -321,7 +222,7 @@ def _covariance(lags: Floats, squares: Floats, variances: Floats, independent: F
     return covariance
 
 
-def _bound(moments: _Moments, run_ps: float, hop: float, exponent: tuple[float, float], reason: str) -> Diffusivity:
+def _bound(moments: Moments, run_ps: float, hop: float, exponent: tuple[float, float], reason: str) -> Diffusivity:
     """The upper bound from the longest lag."""
     lag, square = float(moments.lags_ps[-1]), float(moments.squares[-1])
     scale = 2 * moments.dimension
@@ -339,7 +240,7 @@ def _bound(moments: _Moments, run_ps: float, hop: float, exponent: tuple[float, 
 
 
 def _result(
-    moments: _Moments,
+    moments: Moments,
     interval: tuple[float, float, float],
     start_ps: float,
     exponent: tuple[float, float],

@@ -11,14 +11,12 @@ from typing import ClassVar
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
-from ase.neighborlist import neighbor_list
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
-from scipy.stats import f as fisher
 from scipy.stats import t as student
 
+from finetune.comparison.blocks import memory, squared_error, unbiased_distance
 from finetune.comparison.figures import ERROR_RATE, Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, starts
+from finetune.comparison.radial import angle_counts, first_shell, peak_distance, radial_distributions
 from finetune.comparison.recorded import Recorded
 from finetune.comparison.runs import frames_of, steps_between
 from finetune.errors import InputError
@@ -27,11 +25,7 @@ from finetune.md import Langevin, Stage
 LEAST = 5  # blocks that a verdict needs
 BANDS = 4  # blocks of what is too short for a verdict, for the bands of its curves
 MOST = 16  # blocks; longer ones are less correlated with each other
-SMOOTH = 1.5  # bins, of the g(r) whose peaks are looked for
-WINDOW = 0.3  # Å around a first peak of the reference, in which that of another curve is looked for
-FIRST = 0.75  # of the cutoff, within which a first peak is taken: those beyond are the lattice's, not a bond's
 AT_REST = 1e-5  # share of the sum of momenta, below which the total one is that of digits in a file
-REMEMBERS = 0.8  # largest correlation of blocks that can be seen in a few of them
 APART_K = 0.02  # share of the temperature by which a reference may be off before a note says so
 
 
@@ -144,7 +138,7 @@ class Distributions(Observable):
         edges = np.linspace(0, self.cutoff, self.bins + 1)
         middles = (edges[1:] + edges[:-1]) / 2
         elements = sorted(set(frames[0].get_chemical_symbols()))
-        parts = [_radial([frames[k] for k in block], edges, elements) for block in blocks]
+        parts = [radial_distributions([frames[k] for k in block], edges, elements) for block in blocks]
         for pair in combinations_with_replacement(elements, 2):
             name, values = "-".join(pair), np.array([part[pair][0] for part in parts])
             curves.append(_curve(f"g(r) {name}", middles, values, "distance, Å", "g(r)"))
@@ -179,7 +173,7 @@ class Distributions(Observable):
         """Distribution of the bond angle; nothing where there is no such bond."""
         edges = np.linspace(0, 180, 61)
         counts = np.array(
-            [sum(_angle_counts(frames[k], self.angle, self.bond, edges) for k in block) for block in blocks], float
+            [sum(angle_counts(frames[k], self.angle, self.bond, edges) for k in block) for block in blocks], float
         )
         if not counts.any():
             return []
@@ -199,43 +193,9 @@ class Distributions(Observable):
             if there is None or len(there.y) != len(curve.y):
                 found.append(Figure(curve.panel, "distance from DFT", np.nan))
             elif any(curve.y):
-                found.append(replace(_distance(there, curve, compared), short=short))
+                found.append(replace(unbiased_distance(there, curve, compared), short=short))
                 found += [replace(figure, short=short) for figure in _differences(there, curve, reference)]
         return found
-
-
-def _distance(curve: Curve, other: Curve, compared: int) -> Figure:
-    """Mean difference of two curves over the mean of the second, without what their noise makes, and its floor.
-
-    The squared difference of two noisy curves is on average that of the true ones plus the squared standard errors of
-    both, which are taken away. For equal potentials the ratio of the squared difference to these errors follows
-    Fisher's F with degrees of freedom by Box's approximation (Shen and Faraway, Stat. Sin. 14, 1239, 2004).
-    """
-    sides = [np.array(one.parts, dtype=float) for one in (curve, other)]
-    difference = sides[0].mean(axis=0) - sides[1].mean(axis=0)
-    excess = [memory(side) for side in sides]
-    square = float((difference**2).sum())
-    noise = sum(float(squared_error(side, more).sum()) for side, more in zip(sides, excess, strict=True))
-    if square == 0:
-        return Figure(curve.panel, "distance from DFT", 0.0, floor=0.0)
-    shape = float(np.abs(difference).mean() / sides[1].mean() / np.sqrt(square))
-    rows = np.concatenate([(side - side.mean(axis=0)) / np.sqrt(len(side) * (len(side) - 1)) for side in sides])
-    gram = rows @ rows.T
-    left = min(map(len, sides)) - 1  # those of the shorter side: slow motions make blocks less than independent
-    modes = float(np.trace(gram) ** 2 / (gram**2).sum()) if gram.any() else 1.0
-    largest = float(fisher.ppf(1 - ERROR_RATE / compared, modes, modes * left))
-    along = [side @ (difference / np.sqrt(square)) for side in sides]
-    half = float(student.ppf(1 - ERROR_RATE / 2, left)) * float(
-        np.sqrt(sum(squared_error(part, more) for part, more in zip(along, excess, strict=True)))
-    )
-    value = np.sqrt(max(0.0, square - noise))
-    return Figure(
-        *(curve.panel, "distance from DFT", shape * value, ""),
-        low=shape * max(0.0, value - half),
-        high=shape * (value + half),
-        samples=left + 1,
-        floor=shape * np.sqrt(noise * max(0.0, largest - 1)),
-    )
 
 
 def _differences(curve: Curve, other: Curve, reference: Measured) -> list[Figure]:
@@ -245,14 +205,14 @@ def _differences(curve: Curve, other: Curve, reference: Measured) -> list[Figure
     if standard is None or curve.panel == pair:
         return []
     r, sides = np.array(other.x), [np.array(one.parts, dtype=float) for one in (curve, other)]
-    place, behind = _shell(np.array(other.y))
+    place, behind = first_shell(np.array(other.y))
     if place is None:
         return []
     shell = slice(0, behind + 1)
     neighbours = [(side * r**2)[:, shell].sum(axis=1) for side in sides]
     scale = standard.value / neighbours[1].mean()
-    peaks = [np.array([_peak(part, r, place) for part in side]) for side in sides]
-    whole = _peak(sides[0].mean(axis=0), r, place) - _peak(sides[1].mean(axis=0), r, place)
+    peaks = [np.array([peak_distance(part, r, place) for part in side]) for side in sides]
+    whole = peak_distance(sides[0].mean(axis=0), r, place) - peak_distance(sides[1].mean(axis=0), r, place)
     more = scale * float(neighbours[0].mean() - neighbours[1].mean())
     excess, scaled = [memory(side) for side in sides], [scale * one for one in neighbours]
     return [
@@ -269,42 +229,6 @@ def _difference(
     error = float(np.sqrt(sum(squared_error(side, more) for side, more in zip(sides, excess, strict=True))))
     half = float(student.ppf(1 - ERROR_RATE / 2, left)) * error
     return Figure(pair, kind, value, unit, value - half, value + half, left + 1)
-
-
-def squared_error(parts: np.ndarray, excess: float = 1.0) -> np.ndarray:
-    """Squared standard error of the mean over blocks, shape (blocks, ...), that may be correlated with each other.
-
-    The largest over groups of 1, 2, 4, ... neighbouring blocks, down to two groups (Flyvbjerg and Petersen, J. Chem.
-    Phys. 91, 461, 1989): a slow motion shows as halves that differ more than blocks do. For a curve the grouping with
-    the largest sum is taken.
-
-    Args:
-        parts: of each block.
-        excess: factor for single blocks, see `memory`.
-    """
-    errors = []
-    groups = len(parts)
-    while groups >= 2:
-        means = np.array([part.mean(axis=0) for part in np.array_split(parts, groups)])
-        errors.append((excess if groups == len(parts) else 1.0) * means.var(axis=0, ddof=1) / groups)
-        groups //= 2
-    return np.asarray(max(errors, key=lambda error: error.sum()))
-
-
-def memory(parts: np.ndarray) -> float:
-    """Squared error of a mean over that of independent blocks, from the correlation of neighbouring ones, 1 or more.
-
-    It is (1 + rho) / (1 - rho) for blocks that remember the one before by rho. All bins of a curve, shape
-    (blocks, bins), count together. The correlation of few blocks comes out too low by one over their number: added.
-    """
-    apart = parts - parts.mean(axis=0)
-    square = float((apart**2).sum())
-    if square == 0:
-        return 1.0
-    count = len(parts)
-    rho = float((apart[1:] * apart[:-1]).sum()) / square * count / (count - 1) + 1 / count
-    rho = min(max(rho, 0.0), REMEMBERS)
-    return (1 + rho) / (1 - rho)
 
 
 def _temperature(frames: Sequence[Atoms], blocks: Sequence[np.ndarray], short: str) -> list[Figure]:
@@ -342,79 +266,14 @@ def _curve(panel: str, x: np.ndarray, parts: np.ndarray, x_label: str, y_label: 
     return Curve(panel, x.tolist(), y.tolist(), x_label, y_label, low=low, high=high, parts=parts.tolist())
 
 
-def _radial(
-    frames: Sequence[Atoms], edges: np.ndarray, elements: Sequence[str]
-) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """g(r) of each pair of elements, and the running number of neighbours B around an atom A."""
-    shells = 4 / 3 * np.pi * np.diff(edges**3)
-    sums = {pair: np.zeros(len(shells)) for pair in combinations_with_replacement(elements, 2)}
-    symbols = np.array(frames[0].get_chemical_symbols())
-    volume = np.mean([atoms.get_volume() for atoms in frames])
-    for atoms in frames:
-        i, j, distances = neighbor_list("ijd", atoms, float(edges[-1]))
-        for a, b in sums:
-            chosen = (symbols[i] == a) & (symbols[j] == b)
-            sums[a, b] += np.histogram(distances[chosen], edges)[0]
-    found = {}
-    for (a, b), counts in sums.items():
-        per_atom = counts / len(frames) / (symbols == a).sum()
-        density = (symbols == b).sum() / volume
-        found[a, b] = per_atom / shells / density, np.cumsum(per_atom)
-    return found
-
-
 def _of_pair(name: str, r: np.ndarray, blocks: np.ndarray, running: np.ndarray, short: str) -> list[Figure]:
     """First peak, and the coordination number up to the minimum behind it, with intervals over blocks."""
     mean = blocks.mean(axis=0)
-    place, behind = _shell(mean)
+    place, behind = first_shell(mean)
     if place is None:
         return []
-    peak = _with_interval(name, "first peak", np.array([_peak(part, r, place) for part in blocks]), "Å", short)
-    shift = _peak(mean, r, place) - peak.value
+    peak = _with_interval(name, "first peak", np.array([peak_distance(part, r, place) for part in blocks]), "Å", short)
+    shift = peak_distance(mean, r, place) - peak.value
     low, high = (peak.low or 0.0) + shift, (peak.high or 0.0) + shift
     peak = replace(peak, value=peak.value + shift, low=low, high=high)
     return [peak, _with_interval(name, "coordination", running[:, behind], "", short)]
-
-
-def _peak(g: np.ndarray, r: np.ndarray, place: int) -> float:
-    """Distance of the maximum of g(r) near a bin, interpolated between bins as that of a Gaussian."""
-    width = r[1] - r[0]
-    reach = max(2, round(WINDOW / width))
-    first = max(1, place - reach)
-    smooth = gaussian_filter1d(g, SMOOTH)
-    k = first + int(np.argmax(smooth[first : min(len(g) - 1, place + reach + 1)]))
-    before, top, after = (float(value) for value in smooth[k - 1 : k + 2])
-    if not min(before, after) > 0 or not max(before, after) <= top:
-        return float(r[k])  # at the end of the window
-    before, top, after = np.log(before), np.log(top), np.log(after)
-    bend = before - 2 * top + after
-    return float(r[k] + (width * (before - after) / (2 * bend) if bend < 0 else 0.0))
-
-
-def _shell(g: np.ndarray) -> tuple[int | None, int]:
-    """Places of the first peak and of the minimum behind it; None where there is none, or only a far one."""
-    place = _first_peak(g)
-    if place is None or place > FIRST * len(g):
-        return None, 0
-    return place, place + int(np.argmin(gaussian_filter1d(g, SMOOTH)[place : place + len(g) // 4]))
-
-
-def _first_peak(g: np.ndarray) -> int | None:
-    """Place of the first maximum of a smoothed g(r) above 1; None where there is none."""
-    found = find_peaks(gaussian_filter1d(g, SMOOTH), height=1.0, prominence=0.3)[0]
-    return int(found[0]) if len(found) else None
-
-
-def _angle_counts(atoms: Atoms, elements: Sequence[str], bond: float, edges: np.ndarray) -> np.ndarray:
-    """Histogram of the angles between bonds from atoms of the middle element."""
-    i, j, vectors = neighbor_list("ijD", atoms, bond)
-    symbols = np.array(atoms.get_chemical_symbols())
-    counts = np.zeros(len(edges) - 1)
-    for centre in np.flatnonzero(symbols == elements[1]):
-        arms = [vectors[(i == centre) & (symbols[j] == end)] for end in (elements[0], elements[2])]
-        units = [arm / np.linalg.norm(arm, axis=1, keepdims=True) for arm in arms]
-        cosines = units[0] @ units[1].T
-        if elements[0] == elements[2]:
-            cosines = cosines[np.triu_indices(len(cosines), 1)]
-        counts += np.histogram(np.degrees(np.arccos(np.clip(cosines, -1, 1))), edges)[0]
-    return counts

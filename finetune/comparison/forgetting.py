@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.figures import Curve, Figure, Judged, Measured, Tolerance, Verdict, interval, overall
+from finetune.comparison.figures import Curve, Figure, Measured, Tolerance, interval
 from finetune.comparison.observable import Observable, single_points
+from finetune.comparison.verdicts import Judged, Verdict, overall
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.metrics import mae

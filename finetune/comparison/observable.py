@@ -15,8 +15,9 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.figures import Figure, Judged, Measured, Tolerance, Verdict, overall
+from finetune.comparison.figures import Figure, Measured, Tolerance
 from finetune.comparison.recorded import NotRecorded, Recorded
+from finetune.comparison.verdicts import Judged, Verdict, overall
 from finetune.data.checking import check
 from finetune.data.compression import plain_name
 from finetune.data.frames import Frame, full_stress

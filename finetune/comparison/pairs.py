@@ -15,21 +15,11 @@ from ase.data import atomic_numbers
 from scipy.interpolate import PchipInterpolator
 from scipy.signal import find_peaks
 
-from finetune.comparison.figures import (
-    FEWEST,
-    SAME,
-    Curve,
-    Figure,
-    Judged,
-    Measured,
-    Tolerance,
-    Verdict,
-    binomial,
-    overall,
-)
+from finetune.comparison.figures import FEWEST, Curve, Figure, Measured, Tolerance, binomial
 from finetune.comparison.observable import Observable, single_points, starts
 from finetune.comparison.recorded import Recorded
 from finetune.comparison.states import free_atoms
+from finetune.comparison.verdicts import SAME, Judged, Verdict, overall
 from finetune.errors import InputError
 
 RIPPLE = 0.025  # eV, kT at room temperature; a dip that is less deep than this is none

@@ -16,7 +16,8 @@ from plotly.offline import get_plotlyjs
 
 from finetune.comparison.compare import Comparison
 from finetune.comparison.drawing import panels
-from finetune.comparison.figures import Curve, Judged, times
+from finetune.comparison.figures import Curve
+from finetune.comparison.verdicts import Judged, times
 from finetune.files import write_text
 
 SYMBOLS = {"same": "≈", "within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}

@@ -9,20 +9,9 @@ from typing import ClassVar
 
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.figures import (
-    FEWEST,
-    SAME,
-    TOO_SHORT,
-    Curve,
-    Figure,
-    Judged,
-    Measured,
-    Tolerance,
-    Verdict,
-    binomial,
-    overall,
-)
+from finetune.comparison.figures import FEWEST, Curve, Figure, Measured, Tolerance, binomial
 from finetune.comparison.observable import Observable, starts
+from finetune.comparison.verdicts import SAME, TOO_SHORT, Judged, Verdict, overall
 from finetune.md import GUARDS, Guard, Langevin, Output, Stage, simulate
 
 SHORTEST_PS = 0.2  # of a run that is worth a verdict: some vibrations

@@ -12,7 +12,8 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 
-from finetune.comparison.diffusion import Diffusivity, estimate_diffusivity, unwrap
+from finetune.comparison.diffusion import Diffusivity, estimate_diffusivity
+from finetune.comparison.displacements import unwrap
 from finetune.comparison.figures import Curve, Figure, Measured, Tolerance
 from finetune.comparison.observable import Observable, starts
 from finetune.comparison.runs import frames_of, steps_between

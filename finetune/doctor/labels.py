@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -23,6 +23,18 @@ import torch
 from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 
 from finetune import models
+from finetune.doctor.agreement import (
+    MIN_FAINT,
+    MIN_FRAMES,
+    Agreement,
+    cosine_of,
+    fisher_z,
+    force_agreement,
+    informative,
+    needed_frames,
+    rms_of,
+    stress_agreement,
+)
 from finetune.doctor.stress_order import better_order
 from finetune.errors import InputError
 from finetune.evaluation import Evaluation, evaluate
@@ -35,7 +47,6 @@ STRANGER = 0.3  # c of a single frame below which its forces are not its own
 OWN = 0.5  # c that frames with the right forces reach
 BEYOND = 2.0  # size of forces over the median error of such frames from which a single frame is looked at
 OUTSIDE = 2.5  # standard deviations of Fisher's transform of c below the median of such frames, the same
-ALMOST = 1 - 1e-6  # largest |c| in it
 SINGLE = 8  # atoms of it: small crystals have few free coordinates, along which a model may be wrong in all
 FACTOR = 8.0  # q beyond which a unit is wrong: softening explains 2.5, the smallest mistake of units is 13.6
 PER_ATOM = 1.4  # misfit as eV over misfit as eV/atom beyond which it is eV/atom; correct labels have 0.1 or less
@@ -43,14 +54,8 @@ USUAL = 1.3  # q of correct labels, geometric mean
 MIN_ENERGY = 5e-3  # eV/atom rms beyond composition; less is within the error of a foundation model, as are
 MIN_FORCE = 0.1  # eV/Å rms
 MIN_STRESS = 2e-3  # eV/Å³ rms
-SQUEEZED = 0.03  # eV/Å³, pressure that is far beyond that error
 FAINT = 2.0  # of these, in the prediction: from here on labels below them are suspect
 STEADY = 0.7  # share of faint frames of one direction and one ratio (to a factor of 3) that makes it a unit
-SMALLEST = 4  # atoms; the forces on fewer have hardly a direction of their own: those on a pair agree or oppose
-MIN_FRAMES = 3  # fewer frames prove nothing
-MIN_FAINT = 6  # the same of faint ones, in crystals of whose few free coordinates half agree by chance
-FEW = 3.0  # times these sizes where fewer than `MIN_FAINT` frames exceed them
-MIN_SHARE = 0.15  # of the frames; fewer stick out because the foundation model is wrong there
 SPARE = 6  # frames beyond the number of independent compositions that an energy test needs
 SHOWN = 5  # single frames that are told one by one
 
@@ -78,33 +83,6 @@ STRESSES: Units = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
-class _Likeness:
-    """Labels and predictions of some frames compared: an entry for each frame."""
-
-    frames: np.ndarray
-    label: np.ndarray  # rms
-    predicted: np.ndarray  # rms
-    error: np.ndarray  # rms of the difference
-    c: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, chosen: np.ndarray) -> _Likeness:
-        return _Likeness(*(getattr(self, field.name)[chosen] for field in fields(self)))
-
-    @property
-    def q(self) -> np.ndarray:
-        """Ratio of label to prediction."""
-        return self.label / self.predicted
-
-    @property
-    def smaller(self) -> np.ndarray:
-        """Rms of label or prediction, the smaller of both."""
-        return np.minimum(self.label, self.predicted)
-
-
 def check_labels(evaluation: Evaluation) -> list[str]:
     """Faults of labels that the comparison with a foundation model makes plain; empty where all is well.
 
@@ -129,17 +107,17 @@ def not_compared(evaluation: Evaluation) -> dict[str, str]:
     Sound data may be so: relaxed crystals, or crystals whose symmetry leaves no forces.
     """
     everything = np.arange(len(evaluation.frames))
-    forces, stress = _force_likeness(evaluation, everything), _stress_likeness(evaluation, everything)
+    forces, stress = force_agreement(evaluation, everything), stress_agreement(evaluation, everything)
     words: dict[str, str] = {}
     for name, likeness, least, unit in (
         ("forces", forces, MIN_FORCE, "eV/Å"),
         ("stress", stress, MIN_STRESS, "eV/Å³"),
     ):
-        count = len(_informative(likeness, least))
-        if len(likeness) and count < _needed(likeness):
+        count = len(informative(likeness, least))
+        if len(likeness) and count < needed_frames(likeness):
             words[name] = (
                 f"{name} not compared: label and prediction both exceed {least:g} {unit} rms in {count} of "
-                f"{len(likeness)} frames, and {_needed(likeness)} are needed"
+                f"{len(likeness)} frames, and {needed_frames(likeness)} are needed"
             )
     return words
 
@@ -181,22 +159,22 @@ def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     x, y = counts / n[:, None], np.stack([label[known] / n, label[known], predicted[known] / n], axis=1)
     explained, _, rank, _ = np.linalg.lstsq(x, y, rcond=1e-8)
     total, each, model = (y - x @ explained).T
-    if len(n) - rank < SPARE or _rms(model) < MIN_ENERGY:
+    if len(n) - rank < SPARE or rms_of(model) < MIN_ENERGY:
         return None
-    gain = _rms(total - model) / _rms(each - model)
-    if gain > PER_ATOM and n.min() > 1 and _cosine(each, model) > AGREE:
+    gain = rms_of(total - model) / rms_of(each - model)
+    if gain > PER_ATOM and n.min() > 1 and cosine_of(each, model) > AGREE:
         return f"they fit the foundation model {gain:.1f} times better as eV/atom than as eV; give total energies, eV"
-    c, q = _cosine(total, model), _rms(total) / _rms(model)
+    c, q = cosine_of(total, model), rms_of(total) / rms_of(model)
     return _sign_and_unit(c, q, ENERGIES, "eV", "total energies, negative where bound")
 
 
 def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     """Forces of the opposite sign, in another unit, all zero, or of other atoms or frames."""
-    everything = _force_likeness(evaluation, part)
-    likeness = _informative(everything, MIN_FORCE)
+    everything = force_agreement(evaluation, part)
+    likeness = informative(everything, MIN_FORCE)
     if fault := _faint_fault(everything, MIN_FORCE, FORCES, "eV/Å", "forces, not gradients"):
         return fault
-    if len(likeness) < _needed(everything):
+    if len(likeness) < needed_frames(everything):
         return None
     c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
     if abs(c) < AGREE and c < UNRELATED:
@@ -213,11 +191,11 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     The median pressure is taken out on both sides, because that of a foundation model may be off by some GPa; frames
     under a higher one are compared as they are, since their differences are within its error.
     """
-    everything = _stress_likeness(evaluation, part)
-    likeness = _informative(everything, MIN_STRESS)
+    everything = stress_agreement(evaluation, part)
+    likeness = informative(everything, MIN_STRESS)
     if fault := _faint_fault(everything, MIN_STRESS, STRESSES, "eV/Å³", "positive under tension"):
         return fault
-    if len(likeness) < _needed(everything):
+    if len(likeness) < needed_frames(everything):
         return None
     c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
     unit = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension")
@@ -240,17 +218,17 @@ def _strangers(evaluation: Evaluation) -> list[str]:
 
     Only frames whose forces are well above the error that the foundation model has in the others are looked at.
     """
-    likeness = _informative(_force_likeness(evaluation, np.arange(len(evaluation.frames))), MIN_FORCE)
+    likeness = informative(force_agreement(evaluation, np.arange(len(evaluation.frames))), MIN_FORCE)
     own = likeness.c > OWN
     if own.sum() < 2 * MIN_FRAMES:
         return []
     usual, error = np.median(likeness.c[own]), np.median(likeness.error[own])
-    z = _fisher(likeness.c[own])
+    z = fisher_z(likeness.c[own])
     limit = np.median(z) - OUTSIDE * 1.4826 * np.median(np.abs(z - np.median(z)))
     large = np.array([len(evaluation.frames[i].atoms) >= SINGLE for i in likeness.frames])
     opposite = (likeness.c < -AGREE) & (likeness.smaller > error)
     likeness = likeness[large & (opposite | (likeness.label > BEYOND * error))]
-    alien = (likeness.c < STRANGER) & (_fisher(likeness.c) < limit)
+    alien = (likeness.c < STRANGER) & (fisher_z(likeness.c) < limit)
     between = ~alien & (likeness.c <= OWN)
     if not alien.any() or between.sum() > alien.sum() / 2:
         return []
@@ -276,62 +254,23 @@ def _second_opinion(evaluation: Evaluation, suspects: np.ndarray) -> np.ndarray:
         return suspects
     forces = torch.cat([labels[i] for i in suspects])
     other = replace(other, labels=replace(other.labels, forces=forces))
-    likeness = _informative(_force_likeness(other, np.arange(len(frames))), MIN_FORCE)
+    likeness = informative(force_agreement(other, np.arange(len(frames))), MIN_FORCE)
     return suspects[likeness.frames[likeness.c < STRANGER]]
 
 
-def _force_likeness(evaluation: Evaluation, part: np.ndarray) -> _Likeness:
-    """Likeness of the forces of some frames; frames with few atoms or a force that is not known are left out."""
-    ends = np.cumsum([len(frame.atoms) for frame in evaluation.frames])[:-1]
-    label = np.split(evaluation.labels.forces.numpy(), ends)
-    predicted = np.split(evaluation.predicted.forces.numpy(), ends)
-    tells = [i for i in part if len(label[i]) >= SMALLEST]
-    known = np.array([i for i in tells if np.isfinite(label[i]).all() and np.isfinite(predicted[i]).all()], dtype=int)
-    return _likeness([(label[i], predicted[i]) for i in known], known)
-
-
-def _stress_likeness(evaluation: Evaluation, part: np.ndarray) -> _Likeness:
-    """Likeness of the stresses of some frames, less the median pressure of each side unless that is high."""
-    label, predicted = evaluation.labels.stress.numpy()[part], evaluation.predicted.stress.numpy()[part]
-    known = np.isfinite(label).all(axis=(1, 2)) & np.isfinite(predicted).all(axis=(1, 2))
-    if not known.any():
-        return _likeness([], part[known])
-    sides = label[known], predicted[known]
-    if min(abs(_pressure(side)) for side in sides) < SQUEEZED:
-        sides = sides[0] - _pressure(sides[0]) * np.eye(3), sides[1] - _pressure(sides[1]) * np.eye(3)
-    return _likeness(list(zip(*sides, strict=True)), part[known])
-
-
-def _likeness(pairs: list[tuple[np.ndarray, np.ndarray]], frames: np.ndarray) -> _Likeness:
-    """Likeness of (label, predicted) pairs."""
-    rows = [(_rms(a), _rms(b), _rms(a - b), _cosine(a, b)) for a, b in pairs]
-    return _Likeness(frames, *np.array(rows, dtype=float).reshape(-1, 4).T)
-
-
-def _informative(likeness: _Likeness, least: float) -> _Likeness:
-    """The frames in which label and prediction both exceed `least`, or `FEW` times as much where these are few."""
-    clear = likeness[likeness.smaller > least]
-    return clear if len(clear) >= MIN_FAINT else clear[clear.smaller > FEW * least]
-
-
-def _needed(likeness: _Likeness) -> int:
-    """Number of frames that it takes for a verdict on all of them."""
-    return max(MIN_FRAMES, math.ceil(MIN_SHARE * len(likeness)))
-
-
-def _faint_fault(likeness: _Likeness, least: float, units: Units, wanted: str, meaning: str) -> str:
+def _faint_fault(likeness: Agreement, least: float, units: Units, wanted: str, meaning: str) -> str:
     """Words for labels that are 0, or in a much larger unit, where the prediction is beyond its error.
 
     Labels of relaxed structures are as small, but neither exactly 0 nor at one angle and ratio to the prediction.
     """
     suspect = likeness[(likeness.predicted > FAINT * least) & (likeness.label <= least)]
-    if len(suspect) < max(MIN_FRAMES, len(_informative(likeness, least))):
+    if len(suspect) < max(MIN_FRAMES, len(informative(likeness, least))):
         return ""
     c, q = float(np.median(suspect.c)), float(np.median(suspect.q))
     if q == 0:
         return f"they are all 0, {UNKNOWN}"
     steady = (suspect.c * np.sign(c) > OWN) & (suspect.q > q / 3) & (suspect.q < 3 * q)
-    if len(suspect) < max(MIN_FAINT, _needed(likeness)) or steady.mean() < STEADY or q > 1 / FACTOR:
+    if len(suspect) < max(MIN_FAINT, needed_frames(likeness)) or steady.mean() < STEADY or q > 1 / FACTOR:
         return ""
     return _sign_and_unit(c, q, units, wanted, meaning)
 
@@ -350,24 +289,3 @@ def _sign_and_unit(c: float, q: float, units: Units, wanted: str, meaning: str) 
         near = near[: sum(value < math.log(3) for value in misfit.values())]
         words += f", as they look like {' or '.join(near)}" if near else ", as their unit is another one"
     return words
-
-
-def _pressure(stress: np.ndarray) -> float:
-    """Median of the mean normal stresses."""
-    return float(np.median(np.trace(stress, axis1=1, axis2=2))) / 3
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Cosine between two arrays of numbers; 0 where one of them is all zero."""
-    norm = np.linalg.norm(a) * np.linalg.norm(b)
-    return float((a * b).sum() / norm) if norm else 0.0
-
-
-def _fisher(c: np.ndarray) -> np.ndarray:
-    """Fisher's transform of cosines, whose scatter does not depend on their size."""
-    return np.arctanh(np.clip(c, -ALMOST, ALMOST))
-
-
-def _rms(values: np.ndarray) -> float:
-    """Root mean square."""
-    return float(np.sqrt((values**2).mean()))

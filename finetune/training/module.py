@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning
@@ -18,17 +17,13 @@ from torch.optim import Optimizer
 from finetune import models
 from finetune.adapting import Shifted, freeze_unused, parameter_groups
 from finetune.data.batching import Batch
-from finetune.data.frames import Frame, fitted_to
-from finetune.data.module import FrameData
-from finetune.doctor import check_labels, not_compared
+from finetune.data.frames import fitted_to
 from finetune.errors import InputError
-from finetune.evaluation import evaluate
 from finetune.loss import Loss
 from finetune.potential import Potential
 from finetune.properties import Properties
-from finetune.provenance import unseen_message
-from finetune.references import References, fit_references
 from finetune.training.closed_form import ClosedForm, NormalEquations, check_linear, gather, solve, take_up
+from finetune.training.preparation import absolute_errors, described_fit, elements, group_names, refit_references
 
 
 def adamw(parameters: Any) -> Optimizer:
@@ -275,14 +270,15 @@ class FineTune(lightning.LightningModule):
         began, now = checkpoint.get("potential"), self.potential.config()
         if began is not None and began != now:
             raise InputError(
-                f"--ckpt_path: got a fit of {_described(began)}, expected {_described(now, began)}. Give the configs "
-                "that it began with, or start from it with --model.potential RUN and another --trainer.default_root_dir"
+                f"--ckpt_path: got a fit of {described_fit(began)}, expected {described_fit(now, began)}. Give the "
+                "configs that it began with, or start from it with --model.potential RUN and another "
+                "--trainer.default_root_dir"
             )
         for state in checkpoint.get("optimizer_states", []):
             before, groups = state["param_groups"], self.configure_optimizers().state_dict()["param_groups"]
             if [(set(g), len(g["params"])) for g in before] != [(set(g), len(g["params"])) for g in groups]:
                 raise InputError(
-                    f"--ckpt_path: got the state of {_groups(before)}, expected {_groups(groups)}. Give the "
+                    f"--ckpt_path: got the state of {group_names(before)}, expected {group_names(groups)}. Give the "
                     "--model.optimizer and --model.groups that the fit began with"
                 )
 
@@ -293,70 +289,3 @@ class FineTune(lightning.LightningModule):
         checkpoint["licence"] = self.potential.licence
         if self.potential.training_data is not None:
             checkpoint[models.TRAINING] = self.potential.training_data.plain()
-
-
-def _described(config: dict[str, Any], other: dict[str, Any] | None = None) -> str:
-    """Name of the potential that a config builds, innermost, with the settings that differ from another one."""
-    inner = _innermost(config)
-    name = str(inner["class_path"]).rpartition(".")[2]
-    if other is None or _innermost(other)["class_path"] != inner["class_path"]:
-        return name
-    mine, its = inner["init_args"], _innermost(other)["init_args"]
-    differing = sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key))
-    return f"{name} with another {', '.join(differing)}"
-
-
-def _groups(groups: Sequence[Mapping[str, Any]]) -> str:
-    """Names of the parameter groups of an optimiser, and whether it is one of the Adam family."""
-    names = ", ".join(str(group.get("name", k)) for k, group in enumerate(groups))
-    return f"{'Adam' if 'betas' in groups[0] else 'another optimiser'} on {names}"
-
-
-def _innermost(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of the backbone within wrappers."""
-    inner = config["init_args"].get("potential")
-    return _innermost(inner) if isinstance(inner, dict) else config
-
-
-def refit_references(potential: Shifted, data: FrameData) -> References:
-    """Fit the reference energies to labels minus predictions of the training frames, add them, and return them.
-
-    Raises:
-        InputError: the labels cannot belong to the structures, see `finetune.doctor.check_labels`.
-    """
-    frames = data.frames("train")
-    untouched = evaluate(potential, frames, shift=True, batch_edges=data.batch_edges, graphs=data.graphs("train"))
-    problems = check_labels(untouched) if potential.pretrained and data.units else []
-    if not potential.pretrained:
-        rank_zero_info(
-            "units and signs of the labels are not checked for want of a model to compare with: finetune doctor"
-        )
-    if problems:
-        raise InputError("; ".join(problems) + " (--data.units false trains all the same)")
-    for words in not_compared(untouched).values() if potential.pretrained and data.units else []:
-        rank_zero_info(words)
-    difference = (untouched.labels.energy - untouched.predicted.energy).numpy()
-    fitted = fit_references([frame.atoms.numbers for frame in frames], difference)
-    potential.add(fitted.energies)
-    others = [frame for part in ("valid", "test") if part in data.read for frame in data.frames(part)]
-    strange = elements(others) - elements(frames)
-    if strange:
-        warnings.warn(unseen_message(strange), stacklevel=2)
-    return fitted
-
-
-def elements(frames: Sequence[Frame]) -> set[int]:
-    """Atomic numbers that occur."""
-    return {int(z) for frame in frames for z in frame.atoms.numbers}
-
-
-def absolute_errors(predicted: Properties, batch: Batch) -> dict[str, tuple[Tensor, int]]:
-    """Mean absolute error over the known components (0 if none), and their number: eV/atom, eV/Å, eV/Å³."""
-    n = batch.n_atoms
-    pairs = {
-        "energy": ((predicted.energy - batch.labels.energy) / n),
-        "forces": predicted.forces - batch.labels.forces,
-        "stress": predicted.stress - batch.labels.stress,
-    }
-    known = {name: (error.detach(), int(torch.isfinite(error).sum())) for name, error in pairs.items()}
-    return {name: (torch.nansum(error.abs()) / max(count, 1), count) for name, (error, count) in known.items()}
