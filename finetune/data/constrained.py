@@ -60,12 +60,22 @@ def constrained(frames: Sequence[Frame]) -> list[Constrained]:
 
 
 def _some(frames: list[Frame]) -> list[Constrained]:
-    """The frames among others that have constrained atoms, as one finding; empty without any."""
-    parts = [part for frame in frames if (part := _zeros([frame])) is not None]
+    """The frames among others that have constrained atoms, as one finding; empty without any.
+
+    Forces that were written with few digits have a 0 by chance and are left out.
+    """
+    fine = [frame for frame in frames if not _rounded(frame)]
+    parts = [part for frame in fine if (part := _zeros([frame])) is not None]
     if not parts:
         return []
     left_over = float(np.median([part.left_over for part in parts]))
     return [Constrained([part.frames[0] for part in parts], parts[0].atoms, left_over)]
+
+
+def _rounded(frame: Frame) -> bool:
+    """Whether all forces are multiples of 0.01 eV/Å."""
+    forces = frame.labels.forces.numpy()
+    return bool(np.allclose(forces, np.round(forces, 2), rtol=0, atol=1e-9))
 
 
 def _divided(frames: Sequence[Frame], key: Callable[[Frame], Hashable]) -> list[list[Frame]]:
