@@ -36,25 +36,32 @@ def fit(config: str, fraction: float, epochs: int) -> Path:
     return run
 
 
-def point(run: Path, name: str) -> tuple[int, float]:
-    """Number of training labels, and an error on the test frames."""
+def errors_of(run: Path) -> tuple[int, dict[str, float], dict[str, dict[str, float]]]:
+    """Number of training labels, and the errors on all test frames and on those of each family."""
     labels = json.loads((run / "provenance.json").read_text())["data"]["train"]
-    return labels, json.loads((run / "after.json").read_text())["test"]["all"][name]
+    errors = json.loads((run / "after.json").read_text())["test"]
+    return labels, errors["all"], errors["family"]
+
+
+def written(row: dict[str, float], name: str) -> str:
+    """An error with its 95 % interval over the groups, where there are three or more."""
+    ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
+    return f"{row[name]:.0f}" + (f" ({ends[0]:.0f} to {ends[1]:.0f})" if None not in ends else "")
 
 
 # %%
 def main() -> None:
     """All fits, the figure, and the table for the documentation."""
-    errors: dict[str, list[tuple[int, float]]] = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
     for label, (config, epochs) in MODELS.items():
-        runs = [fit(config, fraction, epochs) for fraction in FRACTIONS]
-        errors[label] = [point(run, "forces_mae") for run in runs]
-        for run, (labels, forces) in zip(runs, errors[label], strict=True):
-            energy = point(run, "energy_mae")[1]
-            print(f"| {label} | {labels} | {forces:.0f} | {energy:.0f} |")
+        for fraction in FRACTIONS:
+            labels, every, family = errors_of(fit(config, fraction, epochs))
+            curves.setdefault(label, []).append((labels, every["forces_mae"]))
+            forces = [written(row, "forces_mae") for row in (every, *family.values())]
+            print("|", " | ".join([label, str(labels), *forces, written(every, "energy_mae")]), "|", flush=True)
     untouched = json.loads((RUNS / "chgnet-1" / "before.json").read_text())["test"]["all"]["forces_mae"]
     figure = Path("docs/figures/learning-curve.png")
-    plots.learning_curve(errors, figure, levels={"untouched CHGNet 0.3.0": untouched})
+    plots.learning_curve(curves, figure, levels={"untouched CHGNet 0.3.0": untouched})
     print(f"figure: {figure}")
 
 
