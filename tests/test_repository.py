@@ -214,3 +214,11 @@ def test_links_in_the_readme_lead_somewhere() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_layers_in_the_concepts_are_those_of_the_contract() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    expected = [set(re.findall(r"\w+", layer)) for layer in contract]
+    section = (ROOT / "docs" / "concepts.md").read_text().split("## Layers")[1]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == expected
