@@ -44,6 +44,7 @@ def doctor(
     batch_edges: int = 8000,
     trusted: bool = False,
     labels: bool = True,
+    crystals: list[str] | None = None,
 ) -> Examination:
     """Print what all checks find. Several files are taken for parts of a split and are searched for leaks.
 
@@ -57,6 +58,7 @@ def doctor(
         batch_edges: largest number of edges in a batch.
         trusted: read a foreign `.model`, which is a pickle that runs code; true says that you trust it.
         labels: false looks at the structures alone, before they are labelled.
+        crystals: files of crystals of the same elements, to compare bonds with; a list.
     """
     if limit < 1:
         raise InputError(f"--limit {limit} must be at least 1; 2000 is the default")
@@ -70,10 +72,11 @@ def doctor(
     name = None if potential is None else model
     if potential is not None:
         potential.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
+    references = None if crystals is None else read(crystals, labelled=False)
     if labels:
-        found = examine(frames, keys, potential, name, limit, batch_edges)
+        found = examine(frames, keys, potential, name, limit, batch_edges, references)
     else:
-        found = examine_structures(frames, potential, name, limit, batch_edges)
+        found = examine_structures(frames, potential, name, limit, batch_edges, references)
     console = Console()
     console = Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
     console.print(found.table())

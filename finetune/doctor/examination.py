@@ -14,6 +14,7 @@ from rich.text import Text
 from finetune.data.frames import Frame, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.splitting import subset
+from finetune.doctor.bonding import bonding
 from finetune.doctor.contents import isolated, label_keys, plain_units, settings, unusable
 from finetune.doctor.coverage import Coverage, coverage, covered, outliers, too_close
 from finetune.doctor.energies import composition_rank, energy_zero, mixed_energies
@@ -102,6 +103,7 @@ def examine(
     model: str | None = None,
     limit: int = 2000,
     batch_edges: int = 8000,
+    crystals: Sequence[Frame] | None = None,
 ) -> Examination:
     """Run all checks.
 
@@ -112,6 +114,7 @@ def examine(
         model: its name.
         limit: largest number of frames, drawn at random, that are compared with the potential and with each other.
         batch_edges: largest number of edges in a batch.
+        crystals: crystals of the same elements, whose bonds those of the frames are compared with; None: not compared.
 
     Raises:
         InputError: not a single frame can be used.
@@ -127,7 +130,7 @@ def examine(
     alike = likeness([frame.atoms for frame in drawn], None if evaluation is None else potential, batch_edges)
     seen = coverage(usable)
     findings += [duplicates(usable), near_duplicates(drawn, alike), *leaks(usable, alike, drawn)]
-    findings += [*outliers(usable, evaluation), *covered(usable, seen)]
+    findings += [*outliers(usable, evaluation), *bonding(usable, crystals), *covered(usable, seen)]
     return Examination(usable, _counted(usable), findings, seen, model)
 
 
@@ -137,6 +140,7 @@ def examine_structures(
     model: str | None = None,
     limit: int = 2000,
     batch_edges: int = 8000,
+    crystals: Sequence[Frame] | None = None,
 ) -> Examination:
     """The checks that need no labels, for structures that DFT is to be asked for; arguments as of `examine`.
 
@@ -149,7 +153,7 @@ def examine_structures(
     seen = coverage(usable)
     findings += [Finding("labels", "skipped", "structures alone were looked at"), *left_out]
     findings += [duplicates(usable), near_duplicates(drawn, alike), *leaks(usable, alike, drawn), too_close(usable)]
-    findings += covered(usable, seen)
+    findings += [*bonding(usable, crystals), *covered(usable, seen)]
     return Examination(usable, _counted(usable), findings, seen, model, "labelling")
 
 
