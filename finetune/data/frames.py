@@ -16,6 +16,7 @@ from ase.geometry import minkowski_reduce
 from ase.stress import voigt_6_to_full_3x3_stress
 from torch import Tensor
 
+from finetune.data.fingerprints import fingerprint
 from finetune.properties import Properties
 from finetune.provenance import TrainingData, training_data
 
@@ -87,6 +88,11 @@ class Frame:
         return _sha256([numbers.tobytes(), pbc.tobytes(), *(x.astype("<f8").tobytes() for x in lengths)])
 
     @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint by which other files' copies of the structure are found; see `finetune.provenance.matches`."""
+        return fingerprint(self.atoms)
+
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 of the structure and its labels, to the last bit of the labels."""
         labels = self.labels.known()
@@ -113,8 +119,9 @@ def isolated_message(atoms: Sequence[Frame], use: str) -> str:
 
 def fitted_to(train: Sequence[Frame], valid: Sequence[Frame] = ()) -> TrainingData:
     """Training data of a potential that is fitted to frames."""
-    hashes = ([frame.structure_hash for frame in part] for part in (train, valid))
-    return training_data([frame.atoms.numbers for frame in train], *hashes)
+    hashes = [[frame.structure_hash for frame in part] for part in (train, valid)]
+    prints = {frame.structure_hash: frame.fingerprint for part in (train, valid) for frame in part}
+    return training_data([frame.atoms.numbers for frame in train], hashes[0], hashes[1], prints)
 
 
 def full_stress(stress: Any) -> np.ndarray:
