@@ -19,6 +19,7 @@ from finetune.data.checking import check
 from finetune.data.frames import Frame, isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
+from finetune.data.zeros import zero_forces
 from finetune.errors import InputError
 from finetune.files import write_text
 from finetune.potential import Potential
@@ -217,6 +218,8 @@ def warn_other_frames(potential: Potential, frames: Sequence[Frame], model: str)
 def _frames(file: str, keys: LabelKeys, use: str) -> list[Frame]:
     frames = read(file, keys)
     check(frames)
+    if words := zero_forces(frames):
+        warnings.warn(words, stacklevel=2)
     frames, alone = without_isolated(frames)
     if alone and not frames:
         raise InputError(f"{isolated_message(alone, use)}; no other frame is there. Add frames of several atoms")
