@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import spglib
 from ase import Atoms
 
 from finetune.data.frames import Frame
@@ -44,12 +44,18 @@ def zero_forces(frames: Sequence[Frame]) -> str:
 
 def forces_vanish(atoms: Atoms) -> bool:
     """Whether symmetry makes the force on each atom zero: no direction is left unchanged by its site symmetry."""
+    import spglib
+
     if len(atoms) == 1:
         return True
     if not atoms.pbc.all():
         return False
     cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    found = spglib.get_symmetry(cell, symprec=SYMMETRIC)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", category=DeprecationWarning
+        )  # spglib announces that it will raise instead of giving None
+        found = spglib.get_symmetry(cell, symprec=SYMMETRIC)
     if found is None:
         return False
     rotations, translations = found["rotations"], found["translations"]

@@ -44,18 +44,25 @@ def unusable(frames: Sequence[Frame], labelled: bool = True) -> tuple[list[Frame
 
 
 def isolated(atoms: Sequence[Frame], others: Sequence[Frame]) -> list[Finding]:
-    """Isolated atoms among the frames.
+    """Isolated atoms among the frames, and cells of one atom that may be such.
 
     Raises:
         InputError: there are no other frames.
     """
-    if not atoms:
-        return []
-    use = "training and the checks below; they serve as atom energies for cohesive energies (finetune compare)"
-    words = isolated_message(atoms, use)
-    if not others:
-        raise InputError(f"{words}; no frame of several atoms is left to examine")
-    return [Finding("isolated atoms", "good", words)]
+    findings = []
+    if atoms:
+        use = "training and the checks below; they serve as atom energies for cohesive energies (finetune compare)"
+        words = isolated_message(atoms, use)
+        if not others:
+            raise InputError(f"{words}; no frame of several atoms is left to examine")
+        findings.append(Finding("isolated atoms", "good", words))
+    doubtful = [frame for frame in others if frame.perhaps_isolated]
+    if doubtful:
+        named = (f"{frame.where()}, {frame.atoms.symbols} {frame.nearest_image:.1f} Å apart" for frame in doubtful)
+        words = f"{len(doubtful)} cells of one atom are large for a crystal and small for a free atom: {some(named)}"
+        remedy = "set config_type=IsolatedAtom where it is a free atom, whose energy would distort reference energies"
+        findings.append(Finding("isolated atoms", "warning", words, remedy))
+    return findings
 
 
 def label_keys(frames: Sequence[Frame], keys: LabelKeys) -> list[Finding]:
