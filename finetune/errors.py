@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+from ase.data import atomic_names, atomic_numbers
+
+NAMES = {name: z for z, name in enumerate(atomic_names) if z and name} | {
+    "Aluminum": 13,
+    "Cesium": 55,
+    "Sulphur": 16,
+    "Wolfram": 74,
+    "Natrium": 11,
+    "Kalium": 19,
+    "Ferrum": 26,
+    "Cuprum": 29,
+    "Argentum": 47,
+    "Aurum": 79,
+    "Plumbum": 82,
+    "Stannum": 50,
+    "Stibium": 51,
+    "Hydrargyrum": 80,
+}
 
 
 class InputError(ValueError):
@@ -12,6 +32,24 @@ class InputError(ValueError):
 
 class UnlabelledError(InputError):
     """No frame has a label, where labels are needed."""
+
+
+def likely_symbol(text: str) -> str | None:
+    """Chemical symbol that a text seems to mean: a name (`Lithium`), or a symbol with more letters (`LiA`)."""
+    word = re.sub(r"[^A-Za-z].*", "", text).capitalize()
+    near = difflib.get_close_matches(word, NAMES, n=1, cutoff=0.75)
+    if near:
+        return next(symbol for symbol, z in atomic_numbers.items() if z == NAMES[near[0]])
+    known = [word[:count] for count in (2, 1) if len(word) <= 3 and atomic_numbers.get(word[:count])]
+    return known[0] if known else None
+
+
+def unknown_element(symbol: str) -> InputError:
+    """An `InputError` for a text that is no chemical symbol, with the likely one."""
+    near = likely_symbol(symbol)
+    return InputError(
+        f"element {symbol!r} is not known. " + (f"Write {near}" if near else "Write a chemical symbol, such as Li")
+    )
 
 
 def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:

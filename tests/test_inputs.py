@@ -471,7 +471,7 @@ def test_force_field_steps_of_a_vasprun_are_left_out_wherever_they_stand(tmp_pat
 
 
 def test_steps_whose_electrons_did_not_converge_are_left_out_and_named(tmp_path):
-    with pytest.warns(UserWarning, match=r"did not converge in 1 of 6 ionic steps, number 3 \(60 electronic steps\)"):
+    with pytest.warns(UserWarning, match=r"did not converge in 1 of 6 ionic steps: frame 3 \(NELM = 60\); left"):
         frames = read(CASES / "vasprun_unconverged.xml.xz")
     assert [frame.index for frame in frames] == [0, 1, 2, 4, 5]
     assert len(read(CASES / "vasprun_unconverged.xml.xz", labelled=False)) == 6  # structures are sound
@@ -494,7 +494,7 @@ def test_unconverged_steps_of_an_outcar_are_left_out_and_named(tmp_path):
     first = text.index("aborting loop because EDIFF is reached")
     cut = text[:first] + "aborting loop EDIFF was not reached (unconverged)" + text[first + 38 :]
     (tmp_path / "OUTCAR").write_text(cut)
-    with pytest.warns(UserWarning, match=r"number 0 \(8 electronic steps\)"):
+    with pytest.warns(UserWarning, match=r"frame 0 \(NELM = 8\)"):
         frames = read(tmp_path / "OUTCAR")
     assert [frame.index for frame in frames] == [3, 5]
 

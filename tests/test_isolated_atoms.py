@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.data import chemical_symbols, reference_states
 
 from finetune.comparison import Energies, Labels, compare
 from finetune.data.frames import Frame
 from finetune.data.module import FrameData
 from finetune.data.reading import read
+from finetune.doctor.contents import isolated
 from finetune.errors import InputError
 
 from .commands import CONFIGS, THEIR_WARNINGS, command, write_parts
@@ -60,6 +62,36 @@ def test_a_single_atom_is_isolated_by_every_spelling_of_its_config_type(word):
 )
 def test_a_single_atom_is_isolated_where_its_images_are_far_away(cell, pbc, expected):
     assert Frame(Atoms("Li", cell=cell, pbc=pbc), {}, "f", 0, "f", "g").isolated is expected
+
+
+@pytest.mark.parametrize(
+    ("symbol", "box", "expected"),
+    [
+        *(("Li", 8.0, True), ("Li", 6.0, True), ("S", 5.5, True), ("H", 5.1, True), ("Cs", 8.1, True)),
+        *(("Cs", 7.0, False), ("Li", 4.0, False), ("S", 4.0, False)),
+    ],
+)
+def test_a_box_beyond_any_bond_of_the_element_isolates_an_atom(symbol, box, expected):
+    assert Frame(Atoms(symbol, cell=[box, box, box], pbc=True), {}, "f", 0, "f", "g").isolated is expected
+
+
+def test_no_elemental_crystal_is_isolated_even_stretched_by_a_tenth():
+    for number, state in enumerate(reference_states):
+        if state is None or state["symmetry"] not in ("fcc", "bcc", "sc") or "a" not in state:
+            continue
+        atoms = bulk(chemical_symbols[number], state["symmetry"], a=1.1 * state["a"])
+        frame = Frame(atoms, {}, "f", 0, "f", "g")
+        assert not frame.isolated, atoms
+        assert not frame.perhaps_isolated or state["a"] > 5.5, atoms  # noble gases and heavy alkali metals
+
+
+def test_doctor_warns_of_an_atom_in_a_box_that_may_be_that_of_a_free_atom():
+    frames = [Frame(Atoms("Cs", cell=[box] * 3, pbc=True), {}, "f.xyz", k, "f", "g") for k, box in enumerate((6, 8))]
+    (finding,) = isolated([], frames)
+    assert finding.verdict == "warning"
+    assert "1 cells of one atom" in finding.words
+    assert "frame 1 of f.xyz, Cs 8.0 Å apart" in finding.words
+    assert "config_type=IsolatedAtom" in finding.remedy
 
 
 def test_several_atoms_are_never_isolated():

@@ -84,9 +84,9 @@ def test_training_frames_are_all_that_was_labelled_before(finished: Path) -> Non
     assert [identity(atoms) for atoms in last[:6]] == [identity(atoms) for atoms in first]
     place = finished / "generation-02"
     fitted = Model([str(place / f"member-{k}.ckpt") for k in range(2)]).fitted_to()
-    assert fitted["train"] == {frame.structure_hash[:16] for frame in read(place / "train.extxyz")}
-    assert len(fitted["train"]) == 12
-    assert fitted["valid"] == {frame.structure_hash[:16] for frame in read(finished / "valid.extxyz")}
+    assert fitted.train == {frame.structure_hash[:16] for frame in read(place / "train.extxyz")}
+    assert len(fitted.train) == 12
+    assert fitted.valid == {frame.structure_hash[:16] for frame in read(finished / "valid.extxyz")}
 
 
 def test_a_control_of_spare_frames_costs_no_label(files: dict[str, str], tmp_path: Path) -> None:

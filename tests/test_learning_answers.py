@@ -444,7 +444,7 @@ def test_a_campaign_is_a_model_its_last_finished_committee(files: dict[str, str]
         own = calculator(str(place))
         own.calculate(atoms)
         np.testing.assert_array_equal(own.results["forces_std"], wanted.results["forces_std"])
-        assert Model(str(place)).fitted_to()["train"] == trained
+        assert Model(str(place)).fitted_to().train == trained
     (learning.place(1) / "errors.json").unlink()  # its fit is not finished
     first = torch.cat([p.detach().flatten() for p in models.load(tmp_path).parameters()])
     begun = torch.cat([p.detach().flatten() for p in models.load(learning.place(0)).parameters()])

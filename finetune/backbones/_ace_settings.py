@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ase.data import atomic_numbers
 
 from finetune.backbones._ace_radial import RADIALS, Core
-from finetune.errors import InputError, unknown
+from finetune.errors import InputError, unknown, unknown_element
 
 
 def check_settings(
@@ -40,7 +40,7 @@ def numbers_of(elements: Sequence[str]) -> list[int]:
     """Atomic numbers of chemical symbols, each once."""
     strange = [symbol for symbol in elements if not atomic_numbers.get(symbol)]
     if strange:
-        raise unknown("element", strange[0], set(atomic_numbers) - {"X"})
+        raise unknown_element(strange[0])
     if not elements or len(set(elements)) < len(elements):
         raise InputError(f"elements {list(elements)} must name each element once")
     return [atomic_numbers[symbol] for symbol in elements]

@@ -94,7 +94,7 @@ def evaluate(
     if alone:
         print(isolated_message(alone, "the errors: their energies are those of free atoms"))
     potential.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
-    known = overlap_message(potential.training_data, [frame.structure_hash for frame in frames])
+    known = overlap_message(potential.training_data, frames)
     if known:
         print(f"{model}: {known}; errors on held-out frames are usually larger")
     if units:

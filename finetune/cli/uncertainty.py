@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
+import numpy as np
 from ase.data import chemical_symbols
 from rich.console import Console
 
@@ -18,10 +19,11 @@ from finetune.data.checking import check
 from finetune.data.frames import Frame, isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
+from finetune.data.zeros import zero_forces
 from finetune.errors import InputError
 from finetune.files import write_text
 from finetune.potential import Potential
-from finetune.provenance import HASH, overlap, overlap_message
+from finetune.provenance import TrainingData, overlap, overlap_message
 from finetune.uncertainty import Calibrated, Coverage, Graded, active_sets, coverage
 from finetune.uncertainty import calibrate as calibrated
 from finetune.uncertainty.calibration import ENOUGH_GROUPS
@@ -163,8 +165,8 @@ def independent(potential: Potential, frames: Sequence[Frame], model: str) -> li
     Raises:
         InputError: some are training frames.
     """
-    data = potential.training_data
-    chose = {frame.group for frame in frames if data is not None and frame.structure_hash[:HASH] in data.valid}
+    data = potential.training_data or TrainingData()
+    chose = {frame.group for frame, known in zip(frames, data.contains(frames, "valid"), strict=True) if known}
     rest = [frame for frame in frames if frame.group not in chose]
     if chose and len({frame.group for frame in rest}) >= ENOUGH_GROUPS:
         check_held_out(potential, rest, model)
@@ -183,17 +185,17 @@ def check_held_out(potential: Potential, frames: Sequence[Frame], model: str) ->
     Raises:
         InputError: some are training frames.
     """
-    hashes = [frame.structure_hash for frame in frames]
-    counts, data = overlap(potential.training_data, hashes), potential.training_data
-    if "train" in counts and data is not None:
-        first = next(frame for frame in frames if frame.structure_hash[:HASH] in data.train)
+    data = potential.training_data or TrainingData()
+    counts = overlap(data, frames)
+    if "train" in counts:
+        first = frames[int(np.argmax(data.contains(frames, "train")))]
         raise InputError(
-            f"{first.where()}: {model} was {overlap_message(data, hashes)}; errors there are too small, "
+            f"{first.where()}: {model} was {overlap_message(data, frames)}; errors there are too small, "
             "expected held-out frames. Give other frames, or drop these"
         )
     if counts:
         warnings.warn(
-            f"{model} was {overlap_message(data, hashes)}, which chose its epoch or ridge; errors there are "
+            f"{model} was {overlap_message(data, frames)}, which chose its epoch or ridge; errors there are "
             f"somewhat too small. Give held-out frames; with {ENOUGH_GROUPS} groups of them the others are left out",
             stacklevel=2,
         )
@@ -204,7 +206,7 @@ def warn_other_frames(potential: Potential, frames: Sequence[Frame], model: str)
     data = potential.training_data
     if data is None or not data.train:
         return
-    other = [frame for frame in frames if frame.structure_hash[:HASH] not in data.train]
+    other = [frame for frame, known in zip(frames, data.contains(frames, "train"), strict=True) if not known]
     if other:
         warnings.warn(
             f"{model} was not trained on {len(other)} of these {len(frames)} frames, first {other[0].where()}; grades "
@@ -216,6 +218,8 @@ def warn_other_frames(potential: Potential, frames: Sequence[Frame], model: str)
 def _frames(file: str, keys: LabelKeys, use: str) -> list[Frame]:
     frames = read(file, keys)
     check(frames)
+    if words := zero_forces(frames):
+        warnings.warn(words, stacklevel=2)
     frames, alone = without_isolated(frames)
     if alone and not frames:
         raise InputError(f"{isolated_message(alone, use)}; no other frame is there. Add frames of several atoms")

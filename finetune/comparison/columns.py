@@ -25,7 +25,7 @@ from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.labelling.calculated import Calculated, build
 from finetune.potential import Potential
-from finetune.provenance import WORDS
+from finetune.provenance import TrainingData
 
 
 class Column(ABC):
@@ -43,9 +43,9 @@ class Column(ABC):
     def provenance(self) -> dict[str, str]:
         """What it is and where it comes from, by words for the report."""
 
-    def fitted_to(self) -> dict[str, set[str]]:
-        """Beginnings of the hashes of structures that it was trained (`train`) and validated (`valid`) on, if known."""
-        return {}
+    def fitted_to(self) -> TrainingData | None:
+        """Structures that it was trained and validated on; None where they are not known."""
+        return None
 
     def unseen(self, numbers: Iterable[int]) -> set[int]:
         """Elements, by atomic number, that no training frame contains; empty where the training set is not known."""
@@ -97,10 +97,9 @@ class Model(Column):
             told |= {(f"{key} of {name}" if len(names) > 1 else key): value for key, value in facts.items()}
         return told
 
-    def fitted_to(self) -> dict[str, set[str]]:
+    def fitted_to(self) -> TrainingData | None:
         """Training data of the model, or of all members."""
-        data = self.potential().training_data
-        return {} if data is None else {part: set(getattr(data, part)) for part in WORDS}
+        return self.potential().training_data
 
     def unseen(self, numbers: Iterable[int]) -> set[int]:
         """Elements that no training frame of the model, or of one of its members, contains."""

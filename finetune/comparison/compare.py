@@ -16,6 +16,7 @@ from finetune.comparison.columns import Column, Given, Labels, column
 from finetune.comparison.figures import Figure
 from finetune.comparison.observable import Observable
 from finetune.comparison.verdicts import Judged, Verdict, judge
+from finetune.data.zeros import zero_forces
 from finetune.errors import InputError, unknown
 from finetune.files import locked
 from finetune.labelling.executors import withdraw
@@ -138,7 +139,7 @@ def compare(
         if not rows[row].only or name in rows[row].only or name == reference
     }
     provenance = {name: maker.provenance() for name, maker in columns.items()}
-    fitted = {name: hashes for name, maker in columns.items() if (hashes := maker.fitted_to())}
+    fitted = {name: data for name, maker in columns.items() if (data := maker.fitted_to()) is not None}
     warnings = _warnings(rows, columns, fitted)
     with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
         results = _run(cells, executor, progress) if computed else _kept(cells)
@@ -146,19 +147,17 @@ def compare(
 
 
 def _warnings(
-    rows: Mapping[str, Observable], columns: Mapping[str, Column], fitted: Mapping[str, Mapping[str, set[str]]]
+    rows: Mapping[str, Observable], columns: Mapping[str, Column], fitted: Mapping[str, TrainingData]
 ) -> dict[tuple[str, str], str]:
-    """By row and column: frames of the row that the model was fitted to, and elements that its training set lacks."""
+    """By row and column: frames that the model was fitted to, elements that its training set lacks, zeros as forces."""
     found: dict[tuple[str, str], str] = {}
-    parts = {
-        name: TrainingData(None, frozenset(known["train"]), frozenset(known["valid"])) for name, known in fitted.items()
-    }
     for row, observable in rows.items():
-        hashes = [frame.structure_hash for frame in observable.learnable()] if fitted else []
+        frames = observable.learnable()
+        zero = zero_forces(frames)
         numbers = observable.numbers()
         for name, maker in columns.items():
             strange = maker.unseen(numbers) if numbers else set()
-            texts = [overlap_message(parts.get(name), hashes), unseen_message(strange) if strange else ""]
+            texts = [overlap_message(fitted.get(name), frames), unseen_message(strange) if strange else "", zero]
             found |= {(row, name): "; ".join(filter(None, texts))} if any(texts) else {}
     return found
 

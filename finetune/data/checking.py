@@ -13,6 +13,7 @@ from vesin import NeighborList
 from finetune.data.constrained import REMEDY, constrained
 from finetune.data.frames import Frame, full_stress
 from finetune.data.structures import unknown_elements
+from finetune.data.zeros import zero_forces, zero_stresses
 from finetune.errors import InputError
 
 MIN_DISTANCE = 0.3  # Å; no two nuclei come this close in a DFT calculation that means anything
@@ -79,26 +80,13 @@ def check_units(frames: Sequence[Frame]) -> None:
             f"{np.median(stresses) * 160.2:.0f} GPa; if they are in GPa multiply them by 0.0062415, kbar by "
             "0.00062415, bar by 6.2415e-7, and mind the sign: positive under tension"
         )
-    if words := zero_stresses(frames):
+    for words in filter(None, (zero_stresses(frames), zero_forces(frames))):
         warnings.warn(words, stacklevel=2)
     for words in rounded(frames):
         warnings.warn(words, stacklevel=2)
     _warn_net_force(frames)
     for found in constrained(frames):
         warnings.warn(f"{found}; {REMEDY}", stacklevel=2)
-
-
-def zero_stresses(frames: Sequence[Frame]) -> str:
-    """Words for stresses of which each component is exactly 0, as codes write where they compute none; else empty."""
-    zero = [frame for frame in frames if "stress" in frame.given and not frame.labels.stress.any()]
-    if not zero:
-        return ""
-    open_ = sum(not frame.atoms.pbc.all() for frame in zero)
-    kind = f", {open_} of them not periodic in all directions" if open_ else ""
-    return (
-        f"stress is exactly 0 in {len(zero)} of {len(frames)} frames, first {zero[0].where()}{kind}: probably not "
-        "known rather than 0. Leave the label out of these frames"
-    )
 
 
 def rounded(frames: Sequence[Frame]) -> list[str]:
@@ -200,6 +188,7 @@ def _label_problems(frame: Frame, name: str) -> Iterator[str]:
     if number is None:
         got = repr(frame.given[name])
         bare = " (a key without a value, as ASE writes None)" if frame.given[name] is True else ""
+        bare = " (a key without a value)" if frame.given[name] == "" else bare
         yield f"has {name} {got:.40}{bare}, which is not a number; mend it or leave the label out"
         return
     value = number

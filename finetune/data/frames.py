@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import covalent_radii
 from ase.geometry import minkowski_reduce
 from ase.stress import voigt_6_to_full_3x3_stress
 from torch import Tensor
 
+from finetune.data.fingerprints import fingerprint
 from finetune.properties import Properties
 from finetune.provenance import TrainingData, training_data
 
 PROPERTIES = ("energy", "forces", "stress", "magmoms")
 ALONE = {"isolatedatom", "isolatedatoms", "isoatom", "singleatom", "freeatom"}  # values of config_type
-APART = 8.0  # Å; an atom whose periodic images are all farther away than this is isolated
+APART = (5.0, 8.0)  # Å; least and largest distance of periodic images from which an atom is isolated, and
+BONDS = 2.2  # the same in units of a covalent bond; nearest neighbours in crystals are at 1.8 (argon) and less
+DOUBT = (4.5, 1.6)  # Å, and units of a bond, from which it may be so
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +68,25 @@ class Frame:
         periodic = self.atoms.cell.array[self.atoms.pbc]
         if not periodic.any(axis=1).all():  # a cell that is missing is reported by others
             return False
+        return self.nearest_image > min(max(BONDS * self._bond, APART[0]), APART[1])
+
+    @property
+    def nearest_image(self) -> float:
+        """Shortest distance of an atom from its periodic images, Å; infinite without any."""
         reduced, _ = minkowski_reduce(self.atoms.cell, self.atoms.pbc)
-        return bool((np.linalg.norm(reduced[self.atoms.pbc], axis=1) > APART).all())
+        return float(np.linalg.norm(reduced[self.atoms.pbc], axis=1).min(initial=np.inf))
+
+    @property
+    def perhaps_isolated(self) -> bool:
+        """A single atom in a box that is neither that of a crystal nor surely that of a free atom."""
+        if len(self.atoms) != 1 or self.isolated or not self.atoms.cell.array[self.atoms.pbc].any(axis=1).all():
+            return False
+        return self.nearest_image > max(DOUBT[0], DOUBT[1] * self._bond)
+
+    @property
+    def _bond(self) -> float:
+        """Twice the covalent radius of the first atom, Å."""
+        return 2 * float(covalent_radii[self.atoms.numbers[0]])
 
     @cached_property
     def labels(self) -> Properties:
@@ -85,6 +106,11 @@ class Frame:
         numbers, pbc = atoms.get_atomic_numbers().astype("<i8"), np.asarray(atoms.pbc, dtype="<i8")
         lengths = [np.round(x, 5) + 0.0 for x in (atoms.get_positions(), atoms.cell.array)]
         return _sha256([numbers.tobytes(), pbc.tobytes(), *(x.astype("<f8").tobytes() for x in lengths)])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint by which other files' copies of the structure are found; see `finetune.provenance.matches`."""
+        return fingerprint(self.atoms)
 
     @cached_property
     def content_hash(self) -> str:
@@ -113,8 +139,9 @@ def isolated_message(atoms: Sequence[Frame], use: str) -> str:
 
 def fitted_to(train: Sequence[Frame], valid: Sequence[Frame] = ()) -> TrainingData:
     """Training data of a potential that is fitted to frames."""
-    hashes = ([frame.structure_hash for frame in part] for part in (train, valid))
-    return training_data([frame.atoms.numbers for frame in train], *hashes)
+    hashes = [[frame.structure_hash for frame in part] for part in (train, valid)]
+    prints = {frame.structure_hash: frame.fingerprint for part in (train, valid) for frame in part}
+    return training_data([frame.atoms.numbers for frame in train], hashes[0], hashes[1], prints)
 
 
 def full_stress(stress: Any) -> np.ndarray:

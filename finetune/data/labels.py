@@ -16,7 +16,7 @@ from finetune.data.frames import PROPERTIES, full_stress
 from finetune.errors import InputError, UnlabelledError
 
 Named = tuple[str, Atoms, bool]  # the frame in words, its structure, and whether it is VASP output (which has no keys)
-VIRIALS = "virials"
+VIRIALS, GRADIENT = "virials", "gradient"
 NOT_ENERGIES = re.compile(  # keys with "energy" in them that are no total energy
     r"kinetic|atomi|energies|per_?atom|/atom|formation|cohesive|std|cutoff|cut_off|correction|hull|fermi|gap|error|"
     r"shift|zero|interaction|reference_energ|unit|zpe|vdw|disp|ediff|weight",
@@ -86,18 +86,25 @@ def find_labels(frames: Sequence[Named], keys: LabelKeys, labelled: bool = True)
         _warn_ignored(found, keys)
         _warn_near(frames, found, keys)
         _warn_two_energies(frames, found, keys)
+        if keys.forces is not None and _is_gradient(keys.forces):
+            warnings.warn(
+                f"--keys.forces {keys.forces}: a gradient is read as forces, with the sign that it has; "
+                f"{hint(GRADIENT, keys.forces)}",
+                stacklevel=2,
+            )
     labels = [place.chosen() for place in found]
     return _without_vectors(frames, labels) if labelled else labels
 
 
 def unread(atoms: Atoms) -> dict[str, str]:
-    """Keys of a structure that look like an energy, forces, stress or virials, by property, the likeliest of each."""
+    """Keys that look like an energy, forces, a gradient, stress or virials, by property, the likeliest of each."""
     scalars = {k: v for k, v in atoms.info.items() if _numeric(v) and np.size(v) == 1}
     tensors = {k: v for k, v in atoms.info.items() if _numeric(v) and np.size(v) in (6, 9)}
     vectors = {k: v for k, v in atoms.arrays.items() if v.ndim == 2 and v.shape[1] == 3 and _numeric(v)}
     likely = {
         "energy": [k for k in scalars if _is_energy(k)],
         "forces": [k for k in vectors if "force" in k.lower() and not NOT_FORCES.search(k)],
+        GRADIENT: [k for k in vectors if _is_gradient(k)],
         "stress": [k for k in tensors if "stress" in k.lower() and "viria" not in k.lower()],
         VIRIALS: [k for k in tensors if "viria" in k.lower() or k.lower() in ("vir", "w")],
     }
@@ -105,8 +112,14 @@ def unread(atoms: Atoms) -> dict[str, str]:
 
 
 def hint(name: str, key: str) -> str:
-    """The option that reads a label from a key."""
+    """The option that reads a label from a key, or what to write instead of a gradient."""
+    if name == GRADIENT:
+        return f"forces are minus the gradient: store -{key} as forces, in eV/Å"
     return f"--keys.{name} {key} (of a fit: --data.keys.{name} {key})"
+
+
+def _is_gradient(key: str) -> bool:
+    return re.search(r"grad", key, re.IGNORECASE) is not None and not NOT_FORCES.search(key)
 
 
 def _is_energy(key: str) -> bool:
@@ -136,7 +149,7 @@ def _warn_near(frames: Sequence[Named], found: Sequence[_Found], keys: LabelKeys
     for (_, atoms, _), place in zip(frames, found, strict=True):
         labels, near = place.chosen(), unread(atoms)
         for name, key in near.items():
-            label = "stress" if name == VIRIALS else name
+            label = {VIRIALS: "stress", GRADIENT: "forces"}.get(name, name)
             if label not in labels and wanted.get(label) is not None:
                 lost[name, key] = lost.get((name, key), 0) + 1
     for (name, key), count in lost.items():
@@ -145,6 +158,14 @@ def _warn_near(frames: Sequence[Named], found: Sequence[_Found], keys: LabelKeys
                 warnings.warn(
                     f"{_files(frames)}: no stress is read in {count} of {len(frames)} frames, but they have {key}. "
                     f"{hint(VIRIALS, key)} reads it: stress = -virial / volume",
+                    stacklevel=2,
+                )
+            continue
+        if name == GRADIENT:
+            if not any(other == "forces" for other, _ in lost):
+                warnings.warn(
+                    f"{_files(frames)}: no forces are read in {count} of {len(frames)} frames, but they have {key}; "
+                    f"{hint(GRADIENT, key)}",
                     stacklevel=2,
                 )
             continue
@@ -227,8 +248,11 @@ def _check_keys(frames: Sequence[Named], found: Sequence[_Found], keys: LabelKey
                 hints.setdefault(name, key)
         if "stress" in hints:
             hints.pop(VIRIALS, None)
-        text = ", ".join(f"--keys.{name} {key}" for name, key in hints.items())
-        remedy = f"perhaps {text}" if hints else f"the keys are {', '.join(sorted(there)) or 'none'}"
+        gradient = hints.pop(GRADIENT, None)
+        options = [f"--keys.{name} {key}" for name, key in hints.items()]
+        options += [hint(GRADIENT, gradient)] if gradient is not None and "forces" not in hints else []
+        text = ", ".join(options)
+        remedy = f"perhaps {text}" if options else f"the keys are {', '.join(sorted(there)) or 'none'}"
         raise UnlabelledError(
             f"{_files(frames)}: no labels, neither {', '.join(wanted.values())} nor stored calculator results; "
             f"{remedy}. A fit takes --data.keys in place of --keys"

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.data.frames import Frame, hash_fraction
 from finetune.errors import InputError
+from finetune.provenance import matches
 
 PARTS = ("train", "valid", "test")
 Split = tuple[list[Frame], list[Frame], list[Frame]]
@@ -68,7 +69,7 @@ def subset(frames: Sequence[Frame], fraction: float, seed: int = 0) -> list[Fram
 
 
 def check_disjoint(parts: Mapping[str, Sequence[Frame]]) -> None:
-    """Stop where two parts hold the same structure; warn where they share a group.
+    """Stop where two parts hold the same structure, see `finetune.provenance.matches`; warn where they share a group.
 
     Args:
         parts: frames of train, valid, test, by name.
@@ -77,8 +78,8 @@ def check_disjoint(parts: Mapping[str, Sequence[Frame]]) -> None:
         InputError: the same structure stands in two parts, so that errors would be measured on what was learnt.
     """
     for (one, first), (two, second) in combinations(parts.items(), 2):
-        there = {frame.structure_hash: frame for frame in first}
-        same = [(there[frame.structure_hash], frame) for frame in second if frame.structure_hash in there]
+        found = matches([frame.fingerprint for frame in second], [frame.fingerprint for frame in first])
+        same = [(first[k], frame) for k, frame in zip(found, second, strict=True) if k >= 0]
         if same:
             a, b = same[0]
             raise InputError(

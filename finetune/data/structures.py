@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.formats import UnknownFileTypeError
 
+from finetune.data.cif import is_cif, read_cif
 from finetune.data.compression import COMPRESSED, open_bytes, plain_name
 from finetune.data.vasp import OUTCAR, XML, read_vasp
 from finetune.data.xyz import read_xyz
@@ -88,6 +89,9 @@ def _images(path: Path, kind: str | None, labelled: bool, index: int | None) -> 
             raise InputError(f"{path}: got a compressed database, expected a plain one. Decompress it first")
         found = list(read_vasp(path, kind, labelled) if kind in VASP else enumerate(_rows(path)))
         yield from found if index is None else [found[index]]
+    elif is_cif(path):
+        crystals = list(read_cif(path))
+        yield from enumerate(crystals if index is None else [crystals[index]])
     else:
         source: str | io.BytesIO = str(path)
         if kind == "traj" and packed:
@@ -120,10 +124,19 @@ def check_ordered(atoms: Atoms, where: str) -> None:
     sites = disordered_sites(atoms)
     if sites:
         shown = "; ".join(sites[:SHOWN]) + (f"; and {len(sites) - SHOWN} more" if len(sites) > SHOWN else "")
-        raise InputError(
-            f"{where}: got {len(sites)} sites of partial or mixed occupancy ({shown}), expected one atom on each. "
-            "Order the crystal first: `finetune sample` with finetune.sampling.Files and `order: true`, or pymatgen"
+        overfull = [site for site in sites if _filling(site) > 1 + FULL]
+        remedy = (
+            "Give occupancies (_atom_site_occupancy) that add up to 1 on each site, or leave out what is not there"
+            if overfull
+            else "Order the crystal: `finetune sample` with finetune.sampling.Files and `order: true`, or pymatgen"
         )
+        kind = "more than one atom" if len(overfull) == len(sites) else "partial or mixed occupancy"
+        raise InputError(f"{where}: got {len(sites)} sites of {kind} ({shown}), expected one atom on each. {remedy}")
+
+
+def _filling(site: str) -> float:
+    """Sum of the occupancies of a site in words."""
+    return sum(float(word) for word in site.split(" at ")[0].split()[1::2])
 
 
 def disordered_sites(atoms: Atoms) -> list[str]:

@@ -105,10 +105,11 @@ def converged(path: Path, kind: str) -> bool:
 
 
 def _unconverged(steps: list[Step], bad: list[int]) -> str:
-    """Ionic steps, and their numbers of electronic steps, in words."""
-    named = ", ".join(f"{index} ({steps[index].electronic} electronic steps)" for index in bad[:SHOWN])
+    """Ionic steps by the number of their frame, and the number of electronic steps that they reached, in words."""
+    frames = "frame" if len(bad) == 1 else "frames"
+    named = ", ".join(f"{index} (NELM = {steps[index].electronic})" for index in bad[:SHOWN])
     more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    return f"electrons did not converge in {len(bad)} of {len(steps)} ionic steps, number {named}{more} (from 0)"
+    return f"electrons did not converge in {len(bad)} of {len(steps)} ionic steps: {frames} {named}{more}"
 
 
 def _prepare(path: Path, kind: str) -> _Output:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import itertools
 import re
@@ -17,10 +16,14 @@ from ase.data import atomic_numbers
 from ase.io.extxyz import key_val_str_to_dict
 
 from finetune.data.compression import open_text
-from finetune.errors import InputError
+from finetune.errors import InputError, likely_symbol
 
 FORTRAN = re.compile(r"(?<![\w.])([+-]?(?:\d+\.\d*|\.\d+))[dD]([+-]?\d+)(?!\w)")  # 1.0D+00
 VOIGT = re.compile(r"""(?<![^\s"'])(stress|virial)\s*=\s*(["'\[{]\s*(?:[^\s"'\]},]+[\s,]+){5}[^\s"'\]},]+\s*["'\]}])""")
+EMPTY = re.compile(  # a key whose value is missing; texts in quotes are passed over
+    r"""(?<!\S)(?P<key>[^\s="'{\[]+)\s*=(?:\s*(?:"\s*"|'\s*'|\[\s*\]|\{\s*\})(?=\s|$)|(?=\s*$|\s+[^\s="'{\[]+\s*=))"""
+    r"""|"[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]"""
+)
 PROPERTIES = re.compile(r"""Properties\s*=\s*["']?([^\s"']+)""")
 DEFAULT = "species:S:1:pos:R:3"
 _Block = tuple[list[str], int]  # lines of a frame, and the number of the first one
@@ -121,8 +124,18 @@ def _frame(rows: Sequence[str], number: int, where: str) -> Atoms:
 
 def _parse(comment: str) -> dict[str, Any]:
     """Keys and values of a comment line; `stress` and `virial` may have six numbers too, which ASE refuses."""
+    empty: list[str] = []
+
+    def without(found: re.Match[str]) -> str:
+        """Nothing for a key without a value, which ASE would give the next key as its value."""
+        if found["key"] is None:
+            return found[0]
+        empty.append(found["key"])
+        return ""
+
+    comment = EMPTY.sub(without, comment)
     voigt = VOIGT.sub(r"\1_voigt=\2", comment)
-    info: dict[str, Any] = key_val_str_to_dict(voigt)
+    info: dict[str, Any] = {**key_val_str_to_dict(voigt), **dict.fromkeys(empty, "")}
     for key in ("stress", "virial") if voigt != comment else ():
         if f"{key}_voigt" in info:
             info[key] = info.pop(f"{key}_voigt")
@@ -187,6 +200,6 @@ def check_symbol(symbol: str, where: str) -> None:
     elif letters in atomic_numbers and letters != "X":
         remedy = f"Write {letters}"
     else:
-        near = difflib.get_close_matches(name, list(atomic_numbers)[1:], n=1, cutoff=0.3)
-        remedy = "Write chemical symbols" + (f"; perhaps {near[0]}" if near else "")
+        near = likely_symbol(symbol)
+        remedy = "Write chemical symbols" + (f": {near}" if near else "")
     raise InputError(f"{where}: element {symbol} is not known. {remedy}")

@@ -8,9 +8,10 @@ from dataclasses import asdict
 
 import numpy as np
 
-from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio, problems, rounded, zero_stresses
+from finetune.data.checking import MAX_STRESS, NET_FORCE, intensive_energy_ratio, problems, rounded
 from finetune.data.frames import PROPERTIES, Frame, isolated_message
-from finetune.data.labels import VIRIALS, LabelKeys, hint, unread
+from finetune.data.labels import GRADIENT, VIRIALS, LabelKeys, hint, unread
+from finetune.data.zeros import zero_forces, zero_stresses
 from finetune.doctor.findings import Finding, Verdict, some
 from finetune.errors import InputError
 
@@ -43,18 +44,25 @@ def unusable(frames: Sequence[Frame], labelled: bool = True) -> tuple[list[Frame
 
 
 def isolated(atoms: Sequence[Frame], others: Sequence[Frame]) -> list[Finding]:
-    """Isolated atoms among the frames.
+    """Isolated atoms among the frames, and cells of one atom that may be such.
 
     Raises:
         InputError: there are no other frames.
     """
-    if not atoms:
-        return []
-    use = "training and the checks below; they serve as atom energies for cohesive energies (finetune compare)"
-    words = isolated_message(atoms, use)
-    if not others:
-        raise InputError(f"{words}; no frame of several atoms is left to examine")
-    return [Finding("isolated atoms", "good", words)]
+    findings = []
+    if atoms:
+        use = "training and the checks below; they serve as atom energies for cohesive energies (finetune compare)"
+        words = isolated_message(atoms, use)
+        if not others:
+            raise InputError(f"{words}; no frame of several atoms is left to examine")
+        findings.append(Finding("isolated atoms", "good", words))
+    doubtful = [frame for frame in others if frame.perhaps_isolated]
+    if doubtful:
+        named = (f"{frame.where()}, {frame.atoms.symbols} {frame.nearest_image:.1f} Å apart" for frame in doubtful)
+        words = f"{len(doubtful)} cells of one atom are large for a crystal and small for a free atom: {some(named)}"
+        remedy = "set config_type=IsolatedAtom where it is a free atom, whose energy would distort reference energies"
+        findings.append(Finding("isolated atoms", "warning", words, remedy))
+    return findings
 
 
 def label_keys(frames: Sequence[Frame], keys: LabelKeys) -> list[Finding]:
@@ -82,13 +90,16 @@ def _elsewhere(frames: Sequence[Frame], name: str) -> tuple[str, str]:
     near: Counter[tuple[str, str]] = Counter()
     for frame in frames:
         found = unread(frame.atoms)
-        for kind in (name, VIRIALS) if name == "stress" else (name,):
+        for kind in (name, {"stress": VIRIALS, "forces": GRADIENT}.get(name, name)):
             if kind in found:
                 near[kind, found[kind]] += 1
                 break
     if not near:
         return "in no frame", f"add them, or name their key with --keys.{name}"
     (kind, key), count = near.most_common(1)[0]
+    if kind == GRADIENT:
+        words = f"in no frame under the keys that are read; {count} of {len(frames)} frames have {key}, a gradient"
+        return words, hint(kind, key)
     meaning = " (stress = -virial / volume)" if kind == VIRIALS else ""
     words = f"in no frame under the keys that are read; {count} of {len(frames)} frames have {key}"
     return words, f"if these are the {kind}, give {hint(kind, key)}{meaning}"
@@ -108,8 +119,9 @@ def plain_units(frames: Sequence[Frame]) -> list[Finding]:
             "multiply GPa by 0.0062415, kbar by 0.00062415, bar by 6.2415e-7, and mind the sign: positive under tension"
         )
         findings.append(Finding("stress unit", "fault", words, remedy))
-    if words := zero_stresses(frames):
-        findings.append(Finding("stress labels", "warning", *words.split(". ", 1)))
+    for name, words in (("stress", zero_stresses(frames)), ("forces", zero_forces(frames))):
+        if words:
+            findings.append(Finding(f"{name} labels", "warning", *words.split(". ", 1)))
     findings += [Finding("digits of labels", "warning", *words.split(". ", 1)) for words in rounded(frames)]
     return findings + _net_forces(frames)
 

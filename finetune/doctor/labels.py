@@ -55,7 +55,13 @@ MIN_ENERGY = 5e-3  # eV/atom rms beyond composition; less is within the error of
 MIN_FORCE = 0.1  # eV/Å rms
 MIN_STRESS = 2e-3  # eV/Å³ rms
 FAINT = 2.0  # of these, in the prediction: from here on labels below them are suspect
-STEADY = 0.7  # share of faint frames of one direction and one ratio (to a factor of 3) that makes it a unit
+STEADY = 0.7  # share of faint frames of one direction that makes it a unit
+SCATTER = (
+    0.8  # of the logarithm of q over frames, above which a ratio is no unit; 0.6 and less are usual, 0.9 to 1.9 in
+)
+# relaxed crystals, whose labels are what the relaxation left over
+ALIKE = 3.0  # factor within which a ratio may be that of a unit
+LEFT = 30.0  # the same, for labels smaller than those of the model, where ratios scatter
 SPARE = 6  # frames beyond the number of independent compositions that an energy test needs
 SHOWN = 5  # single frames that are told one by one
 
@@ -182,7 +188,7 @@ def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
             f"they have nothing to do with the structures (cosine {c:.2f} with the foundation model, correct ones have "
             "0.8 or more); look whether they are of other frames or in another order of atoms"
         )
-    return _sign_and_unit(c, q, FORCES, "eV/Å", "forces, not gradients")
+    return _sign_and_unit(c, q, FORCES, "eV/Å", "forces, not gradients", _scatter(likeness.q))
 
 
 def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
@@ -198,7 +204,7 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     if len(likeness) < needed_frames(everything):
         return None
     c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
-    unit = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension")
+    unit = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension", _scatter(likeness.q))
     label, predicted = (p.stress.numpy()[part] for p in (evaluation.labels, evaluation.predicted))
     fault = "; ".join(filter(None, [unit, better_order(label, predicted)]))
     volumes = np.array([evaluation.frames[i].atoms.get_volume() for i in likeness.frames])
@@ -269,14 +275,38 @@ def _faint_fault(likeness: Agreement, least: float, units: Units, wanted: str, m
     c, q = float(np.median(suspect.c)), float(np.median(suspect.q))
     if q == 0:
         return f"they are all 0, {UNKNOWN}"
-    steady = (suspect.c * np.sign(c) > OWN) & (suspect.q > q / 3) & (suspect.q < 3 * q)
+    steady = (suspect.c * np.sign(c) > OWN) & (suspect.q > q / ALIKE) & (suspect.q < ALIKE * q)
     if len(suspect) < max(MIN_FAINT, needed_frames(likeness)) or steady.mean() < STEADY or q > 1 / FACTOR:
+        return ""
+    if _scatter(suspect.q) > SCATTER or not _near(q, units):
         return ""
     return _sign_and_unit(c, q, units, wanted, meaning)
 
 
-def _sign_and_unit(c: float, q: float, units: Units, wanted: str, meaning: str) -> str:
-    """Words for the opposite sign, for another unit, or both; empty where the sign agrees and the size may be right."""
+def _scatter(q: np.ndarray) -> float:
+    """Standard deviation of the logarithm of ratios, by the median deviation."""
+    logarithm = np.log(np.maximum(q, 1e-300))
+    return 1.4826 * float(np.median(np.abs(logarithm - np.median(logarithm))))
+
+
+def _near(q: float, units: Units, smallest: float = 1 / ALIKE) -> list[str]:
+    """Units that labels of `q` times the size of the prediction may have, the likeliest first."""
+    sizes = {name: q * size / USUAL for name, size in units.items()}
+    likely = sorted(sizes, key=lambda name: abs(math.log(sizes[name])))
+    return [name for name in likely if smallest < sizes[name] < ALIKE]
+
+
+def _sign_and_unit(c: float, q: float, units: Units, wanted: str, meaning: str, scatter: float = 0.0) -> str:
+    """Words for the opposite sign, for another unit, or both; empty where the sign agrees and the size may be right.
+
+    Args:
+        c: median cosine of label and prediction.
+        q: median ratio of their norms.
+        units: sizes of the units that it may be.
+        wanted: the right unit.
+        meaning: the right sign.
+        scatter: of the logarithm of the ratio over frames.
+    """
     flipped, scaled = c < -AGREE, abs(c) > AGREE and not 1 / FACTOR < q < FACTOR
     if not (flipped or scaled):
         return ""
@@ -284,8 +314,15 @@ def _sign_and_unit(c: float, q: float, units: Units, wanted: str, meaning: str) 
     if flipped:
         words += f", with the opposite sign ({meaning})"
     if scaled:
-        misfit = {name: abs(math.log(q * size / USUAL)) for name, size in units.items()}
-        near = [f"{name} (then multiply by {units[name]:.6g})" for name in sorted(misfit, key=misfit.__getitem__)]
-        near = near[: sum(value < math.log(3) for value in misfit.values())]
+        unclear = scatter > SCATTER
+        near = [
+            f"{name} (then multiply by {units[name]:.6g})"
+            for name in _near(q, units, 1 / LEFT if unclear else 1 / ALIKE)
+        ]
         words += f", as they look like {' or '.join(near)}" if near else ", as their unit is another one"
+        if unclear and near:
+            words += (
+                f"; the ratio scatters by a factor of {math.exp(scatter):.1f} between frames, as near equilibrium, "
+            )
+            words += "so look up which unit the code writes"
     return words

@@ -17,8 +17,10 @@ _NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "the lower triangle by rows, or the upper by columns": ("xx", "xy", "yy", "xz", "yz", "zz"),
     }
 )
-SHEARS = tuple(("xx", "yy", "zz", *shear) for shear in permutations(("yz", "xz", "xy")))
-ORDERS = tuple(dict.fromkeys([*_NAMED.values(), *SHEARS]))
+NORMAL_FIRST = tuple(
+    (*normal, *shear) for normal in permutations(("xx", "yy", "zz")) for shear in permutations(("yz", "xz", "xy"))
+)
+ORDERS = tuple(dict.fromkeys([*_NAMED.values(), *NORMAL_FIRST]))
 AGREE = 0.6  # |cosine| of the moved components with the model from which an order is believed
 BETTER = 0.6  # ratio of rms residuals below which another order is far better; 0.4 is usual, for a single swap too
 FRAMES = 0.7  # share of frames that it must fit better

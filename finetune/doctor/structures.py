@@ -10,6 +10,7 @@ import numpy as np
 from finetune.data.frames import Frame
 from finetune.doctor.findings import Finding, by_source, short, some
 from finetune.doctor.likeness import RATTLE, Likeness
+from finetune.provenance import matches
 
 SAME_VOLUME = 1e-4  # relative difference of volumes per atom
 SAME_TRAJECTORY = 0.2  # share of a part that hardly differs from the largest part, above which it is no part
@@ -65,15 +66,20 @@ def leaks(frames: Sequence[Frame], alike: Likeness | None = None, subset: Sequen
 
 
 def _shared_structures(parts: Mapping[str, Sequence[Frame]]) -> Finding:
-    words = _shared(parts, lambda frame: frame.structure_hash, "structures")
+    words = []
+    for (one, first), (two, second) in combinations(parts.items(), 2):
+        found = matches([frame.fingerprint for frame in second], [frame.fingerprint for frame in first])
+        common = [f"{frame.where()} as {first[k].index}" for k, frame in zip(found, second, strict=True) if k >= 0]
+        if common:
+            words.append(f"{short(one)} and {short(two)} share {len(common)} structures: {some(common)}")
     if not words:
         return Finding("leaks: structures", "good", "no structure stands in two files")
     remedy = f"drop them from one; errors would be measured on what was learnt ({PARTS})"
-    return Finding("leaks: structures", "fault", words, remedy)
+    return Finding("leaks: structures", "fault", "; ".join(words), remedy)
 
 
 def _shared_groups(parts: Mapping[str, Sequence[Frame]]) -> Finding:
-    words = _shared(parts, lambda frame: frame.group, "groups", named=True)
+    words = _shared(parts, lambda frame: frame.group, "groups")
     nameless = sum("group" not in frame.atoms.info for part in parts.values() for frame in part)
     if not words and nameless:
         text = f"{nameless} of {sum(map(len, parts.values()))} frames do not say which trajectory they are of"
@@ -85,7 +91,7 @@ def _shared_groups(parts: Mapping[str, Sequence[Frame]]) -> Finding:
 
 
 def _shared_cells(parts: Mapping[str, Sequence[Frame]]) -> Finding:
-    words = _shared(parts, _cell, "cells (composition and volume)", named=True)
+    words = _shared(parts, _cell, "cells (composition and volume)")
     if not words:
         return Finding("leaks: cells", "good", "no composition stands with the same volume in two files")
     remedy = "they may start from one structure: then errors are those of new trajectories, not of new phases"
@@ -103,15 +109,13 @@ def _cell(frame: Frame) -> str:
     return f"{formula} {np.exp(step * SAME_VOLUME):.2f} Å³/atom"
 
 
-def _shared(parts: Mapping[str, Sequence[Frame]], key: Callable[[Frame], str], what: str, named: bool = False) -> str:
+def _shared(parts: Mapping[str, Sequence[Frame]], key: Callable[[Frame], str], what: str) -> str:
     """What each two files share, in words."""
     words = []
     for (one, first), (two, second) in combinations(parts.items(), 2):
-        there = {key(frame): frame for frame in first}
-        common = {key(frame): frame for frame in second if key(frame) in there}
+        common = {key(frame) for frame in first} & {key(frame) for frame in second}
         if common:
-            examples = some(sorted(common)) if named else some(f.where() for f in common.values())
-            words.append(f"{short(one)} and {short(two)} share {len(common)} {what}: {examples}")
+            words.append(f"{short(one)} and {short(two)} share {len(common)} {what}: {some(sorted(common))}")
     return "; ".join(words)
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from ase.neighborlist import neighbor_list
 
-from finetune.errors import InputError, unknown
+from finetune.errors import InputError, unknown_element
 
 LONGEST_BAD_RUN = 500  # frames rejected one after the other before a recipe gives up
 
@@ -231,7 +231,7 @@ def number_of(symbol: str) -> int:
         InputError: there is no such element.
     """
     if symbol not in atomic_numbers:
-        raise unknown("element", symbol, chemical_symbols[1:])
+        raise unknown_element(symbol)
     return int(atomic_numbers[symbol])
 
 

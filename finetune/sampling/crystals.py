@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.build import niggli_reduce
 from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 
+from finetune.data.cif import read_cif
 from finetune.data.compression import COMPRESSED, plain_name
 from finetune.data.structures import UNREADABLE, disordered_sites
 from finetune.errors import InputError
@@ -68,7 +68,7 @@ def first_crystal(path: Path) -> Atoms:
         InputError: it cannot be read.
     """
     try:
-        return next(ase.io.iread(str(path), do_not_split_by_at_sign=True))
+        return next(read_cif(path))
     except UNREADABLE as error:
         raise InputError(f"cannot read {path} ({error or type(error).__name__}); is it damaged?") from error
 

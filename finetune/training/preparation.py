@@ -21,16 +21,30 @@ from finetune.properties import Properties
 from finetune.provenance import unseen_message
 from finetune.references import References, fit_references
 
+SETTINGS = 3  # differing settings that are named
+
 
 def described_fit(config: dict[str, Any], other: dict[str, Any] | None = None) -> str:
-    """Name of the potential that a config builds, innermost, with the settings that differ from another one."""
+    """Name of the potential that a config builds, innermost, with its settings that differ from those of another."""
     inner = innermost(config)
     name = str(inner["class_path"]).rpartition(".")[2]
     if other is None or innermost(other)["class_path"] != inner["class_path"]:
         return name
-    mine, its = inner["init_args"], innermost(other)["init_args"]
+    mine, its = (_flat(part["init_args"]) for part in (inner, innermost(other)))
     differing = sorted(key for key in {*mine, *its} if mine.get(key) != its.get(key))
-    return f"{name} with another {', '.join(differing)}"
+    differing.sort(key=lambda key: not (key in mine and key in its))
+    if not differing:  # within wrappers that differ
+        return name
+    named = [f"{key} {mine[key]!s:.30}" if key in mine else f"the usual {key}" for key in differing[:SETTINGS]]
+    more = f" and {len(differing) - SETTINGS} more" if len(differing) > SETTINGS else ""
+    return f"{name} with {', '.join(named)}{more}"
+
+
+def _flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, with those of an architecture in its place."""
+    inner = arguments.get("architecture")
+    own = {key: value for key, value in arguments.items() if key != "architecture"}
+    return own | dict(inner) if isinstance(inner, Mapping) else own
 
 
 def group_names(groups: Sequence[Mapping[str, Any]]) -> str:
