@@ -89,6 +89,15 @@ def test_shares_of_few_runs_that_differ_by_chance_are_not_distinguishable():
     assert words(share(1, 8), None, ["share"]) == ["beyond"]  # a potential without a hole never shows one
 
 
+def test_what_passes_or_fails_is_not_within_the_noise_of_its_target():
+    """Of two figures each interval is widened, here down to the target; one hole is certain nevertheless."""
+    figures = [Figure("", "share", 12.5, "%", *binomial(1, 8)), Figure("Li", "V0", 20.0, "", 19.0, 21.0, 3)]
+    reference = Measured([Figure("Li", "V0", 20.0)])
+    assert figures[0].margin(0.0, compared=2) > 12.5
+    assert [one.word for one in judge(figures, reference, LIMITS, ["share"])] == ["beyond", "same"]
+    assert [one.word for one in judge(figures, reference, LIMITS)] == ["same", "same"]
+
+
 def test_of_many_noisy_figures_the_worst_stays_below_the_floor_in_95_percent_of_repetitions():
     rng = np.random.default_rng(0)
     distinct = 0
