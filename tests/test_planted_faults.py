@@ -164,7 +164,9 @@ def test_a_structure_that_a_small_model_does_not_know_is_no_fault(root: Path, mo
     train = [frame for frame in read(root / "data" / "interface" / "train.extxyz") if len(frame.atoms) <= 30]
     crystals = [frame for frame in train if frame.family == "crystal"][1::4]
     # Li and S of Li3PS4 have changed places: forces of 3.6 times the usual error of mace:mini, which has them opposite
-    strange = next(frame for frame in train if frame.atoms.info["made_by"].startswith("Li3PS4_mp-2646995-GGA > Swapped"))
+    strange = next(
+        frame for frame in train if frame.atoms.info["made_by"].startswith("Li3PS4_mp-2646995-GGA > Swapped")
+    )
     small = evaluate(models.load("mace:mini"), [*crystals, strange], shift=True, progress=False)
     assert check_labels(small) == []
     own = list(small.labels.forces.split(small.n_atoms.tolist()))
