@@ -36,11 +36,8 @@ def test_two_levels_differ_in_their_k_points_alone():
     assert training == reference
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_forces_of_a_level_are_within_its_noise_in_every_family_that_was_computed(
-    level, convergence, results, monkeypatch
-):
-    monkeypatch.chdir(ROOT)
+def force_errors(level: str, convergence: dict, results: dict) -> dict[str, float]:
+    """Errors of a level, meV/Å rms, in the families with a reference of more k-points."""
     settings = config(level)
     kind = {"fermi-dirac": "FD", "marzari-vanderbilt": "MV"}[settings["settings"]["occupations"]["name"]]
     own = convergence["Setting"](
@@ -57,9 +54,40 @@ def test_forces_of_a_level_are_within_its_noise_in_every_family_that_was_compute
         points = len(Grid(own.length_A, own.shift).points(atoms))
         if best is not None and record is not None and best.points > points:
             errors[name] = convergence["differences"](record, best.record)[0]
+    return errors
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_forces_of_a_level_are_within_its_noise_in_every_family_that_was_computed(
+    level, convergence, results, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    errors = force_errors(level, convergence, results)
     if not errors:
         pytest.skip(f"data/convergence.json has no {level} level beside a reference of more k-points yet")
     assert {name: error for name, error in errors.items() if error > LEVELS[level]} == {}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_error_of_a_level_is_its_distance_from_narrow_smearing_on_more_k_points(level, convergence, monkeypatch):
+    """Made-up records: the level, a reference of more k-points, and others that are no reference of it."""
+    monkeypatch.chdir(ROOT)
+    name, atoms = next(iter(convergence["frames"]().items()))
+    length = config(level)["kpoints"]["length_A"]
+    setting = convergence["Setting"]
+
+    def record(own, force):
+        forces = np.full((len(atoms), 3), force).tolist()
+        return {convergence["key"](name, atoms, own): {"energy": 0.0, "forces": forces, "stress": [0.0] * 6}}
+
+    results = record(setting(smearing="MV", length_A=length), 0.0)
+    assert force_errors(level, convergence, results) == {}
+    results |= record(setting(width=0.025, length_A=length / 2), 0.9)  # fewer k-points
+    results |= record(setting(width=0.1, length_A=3 * length), 0.8)  # wide smearing
+    results |= record(setting(500, width=0.025, length_A=3 * length), 0.7)  # another cutoff
+    assert force_errors(level, convergence, results) == {}
+    results |= record(setting(width=0.025, length_A=3 * length), 0.031)
+    assert force_errors(level, convergence, results) == {name: pytest.approx(31.0)}
 
 
 def test_differences_are_root_mean_squares_in_milli_units(convergence):

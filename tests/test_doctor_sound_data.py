@@ -21,13 +21,14 @@ from finetune.data.constrained import constrained
 from finetune.data.frames import Frame
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
-from finetune.doctor import check_labels, examine, labels, not_compared
+from finetune.doctor import check_labels, examine, not_compared
 from finetune.doctor.examination import COMPARED
 from finetune.doctor.fixed import fixed_atoms
 from finetune.evaluation import Evaluation, evaluate
 from finetune.properties import Properties
 
-from .commands import command
+from .commands import THEIR_WARNINGS, command
+from .structures import ROOT
 
 RELAXED = Path(__file__).parent / "cases/relaxed-crystals/alexandria.extxyz.gz"
 METALS = ("Ni", "Cu", "Pd", "Ag", "Pt", "Au", "Al")
@@ -70,15 +71,17 @@ def test_any_few_of_them_have_no_fault_either(relaxed: Evaluation, rng: np.rando
 
 
 @pytest.mark.slow
+@THEIR_WARNINGS
 def test_doctor_and_fit_take_relaxed_crystals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command("doctor", RELAXED)
+    assert command("doctor", RELAXED) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "forces not compared" in told
-    assert "labels against the model good" in told
+    for name in ("forces", "stress"):  # below the error of the model: neither a fault nor good
+        assert f"labels against the model skipped {name} not compared" in told
+    assert "20 frames: 0 faults" in told
     ase.io.write(tmp_path / "train.extxyz", ase.io.read(RELAXED, ":6"))
     ase.io.write(tmp_path / "valid.extxyz", ase.io.read(RELAXED, "6:9"))
     arguments = ["--data.train", tmp_path / "train.extxyz", "--data.valid", tmp_path / "valid.extxyz"]
-    configs = ["-c", "configs/base.yaml", "-c", "configs/chgnet.yaml", "--data.test", "null"]
+    configs = ["-c", ROOT / "configs/base.yaml", "-c", ROOT / "configs/chgnet.yaml", "--data.test", "null"]
     run = ["--trainer.max_epochs", "1", "--trainer.default_root_dir", tmp_path / "run"]
     assert command("fit", *configs, *arguments, *run) == 0
 
@@ -134,7 +137,9 @@ def test_forces_are_compared_only_where_they_exceed_the_error_of_the_model(rng: 
     assert "look like Hartree/Bohr" in planted(large, forces=large.labels.forces * Bohr / Hartree)[0]
 
 
-def test_a_frame_that_the_model_is_wrong_about_by_as_much_as_elsewhere_is_no_fault(rng: np.random.Generator) -> None:
+def test_a_frame_that_the_model_is_wrong_about_is_a_fault_only_beyond_its_error_elsewhere(
+    rng: np.random.Generator,
+) -> None:
     found = model_and_labels(rng, 1.0, 0.4)
     forces, predicted = found.labels.forces.clone(), found.predicted.forces.clone()
     forces[:12] *= 0.2  # a cool frame: 0.2 eV/Å, below the error of the model
@@ -144,9 +149,8 @@ def test_a_frame_that_the_model_is_wrong_about_by_as_much_as_elsewhere_is_no_fau
     forces[:12] *= 10.0
     predicted[:12] *= 2.0
     found = replace(found, predicted=replace(found.predicted, forces=predicted))
-    if check_labels(replace(found, labels=replace(found.labels, forces=forces))):
-        return  # CHGNet, asked for a second opinion, does not know these clusters
-    assert labels.SINGLE > 12
+    (problem,) = planted(found, forces=forces)  # a hot one, and CHGNet does not find its forces either
+    assert problem.startswith("forces of frame 0 of x: they have nothing to do with the structure")
 
 
 def slab(rng: np.random.Generator, constraint: object, apply: bool) -> Frame:

@@ -23,6 +23,7 @@ from finetune.backbones.ace import ACE
 from finetune.cli.learn import parsed
 from finetune.committee import Committee
 from finetune.comparison import Model
+from finetune.data.frames import fitted_to
 from finetune.data.reading import read
 from finetune.errors import InputError
 from finetune.evaluation import evaluate
@@ -31,13 +32,16 @@ from finetune.labelling import Calculated, Outcome, dask
 from finetune.labelling.store import identity
 from finetune.learning import Batch, Learning, Pool, Solved, Stop, Thresholds, Trained
 from finetune.learning.files import read_frames
+from finetune.learning.grades import SHARED
 from finetune.learning.harvesting import records, uncertain_share
 from finetune.learning.refitting import Job, drawn
 from finetune.learning.report import write_report
 from finetune.learning.tracking import track
 from finetune.sampling import Strained
+from finetune.uncertainty import calibrate
+from finetune.uncertainty.calibration import ENOUGH_GROUPS
 
-from .campaigns import ACE_SETTINGS, campaign, labelled, learn, write_files
+from .campaigns import ACE_SETTINGS, campaign, crystal, labelled, learn, write_files
 from .commands import THEIR_WARNINGS
 
 pytestmark = pytest.mark.filterwarnings("ignore:train and valid share")
@@ -203,6 +207,57 @@ def test_other_scores_steer_a_campaign(
         assert atoms.info["score"] == pytest.approx(float(getattr(said, score).max()), rel=1e-4)
     for atoms in frames_of(learning.place(0) / "train.extxyz"):
         assert least <= float(getattr(graded(graded.collate([graded.graph(atoms)])), score).max()) <= most
+
+
+def many_groups(directory: Path, files: dict[str, str], groups: int) -> dict[str, str]:
+    """The files with other validation frames: two of each group."""
+    frames = [labelled(crystal("Cu", 0.1, 100 + k)) for k in range(2 * groups)]
+    for k, atoms in enumerate(frames):
+        atoms.info["group"] = f"group {k % groups}"
+    ase.io.write(directory / "groups.extxyz", frames, format="extxyz")
+    return {**files, "valid": str(directory / "groups.extxyz")}
+
+
+def test_errors_of_a_campaign_are_calibrated_on_validation_groups_that_no_fit_has_seen(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    many = many_groups(tmp_path, files, ENOUGH_GROUPS)
+    steered = {"thresholds": Thresholds(score="forces_error", select=0.01, stop=1e6), "runs": 1}
+    settings = campaign(many, steered, stop=Stop(generations=1))
+    learning, _, told = learn(tmp_path / "run", settings)
+    fits, calibration = (read(tmp_path / f"run/valid-{use}.extxyz") for use in ("fits", "calibration"))
+    assert not {frame.group for frame in fits} & {frame.group for frame in calibration}
+    assert len(fits) == len(calibration) == ENOUGH_GROUPS
+    hashes = {frame.structure_hash for frame in read(many["valid"])}
+    assert {frame.structure_hash for frame in (*fits, *calibration)} == hashes
+    for n in (0, 1):
+        members = models.load(learning.place(n))
+        graded = models.load(learning.place(n) / "graded.ckpt")
+        assert members.training_data.valid == fitted_to([], fits).valid
+        expected = calibrate(members, calibration).calibrations[29]
+        found = graded.calibrations[29]
+        assert found.atoms == expected.atoms == sum(len(frame.atoms) for frame in calibration)
+        torch.testing.assert_close(found.quantiles, expected.quantiles)
+        errors = json.loads((learning.place(n) / "errors.json").read_text())
+        assert errors["valid"]["frames"] == 2 * ENOUGH_GROUPS  # the table of errors is of all of them
+    assert SHARED not in told
+    parts = [(tmp_path / f"run/valid-{use}.extxyz").read_bytes() for use in ("fits", "calibration")]
+    learn(tmp_path / "run", replace(settings, stop=Stop(generations=2)))  # goes on with the same division
+    assert parts == [(tmp_path / f"run/valid-{use}.extxyz").read_bytes() for use in ("fits", "calibration")]
+
+
+def test_a_campaign_of_few_validation_groups_reports_once_that_its_calibration_shares_them(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    few = many_groups(tmp_path, files, ENOUGH_GROUPS - 1)
+    steered = {"thresholds": Thresholds(score="forces_error", select=0.01, stop=1e6), "runs": 1}
+    learning, _, told = learn(tmp_path / "run", campaign(few, steered, stop=Stop(generations=1)))
+    assert told.count(SHARED) == 1
+    assert not (tmp_path / "run/valid-calibration.extxyz").exists()
+    graded = models.load(learning.place(1) / "graded.ckpt")
+    assert graded.calibrations[29].atoms == sum(len(frame.atoms) for frame in read(few["valid"]))
+    plain = campaign(few, {"runs": 1}, stop=Stop(generations=0))  # the spread of a committee needs no calibration
+    assert SHARED not in learn(tmp_path / "plain", plain)[2]
 
 
 def test_another_seed_or_teacher_needs_another_directory(files: dict[str, str], finished: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from finetune.intervals import mean_interval
@@ -154,6 +155,22 @@ def test_intervals_cover_the_true_error_in_about_95_of_100_data_sets(groups: int
     assert 0.89 < covered / trials < 0.99
 
 
+@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0], [3.0, 0.5, 1.0, 2.0, 2.5, 7.0, 1.5]])
+def test_the_interval_of_a_plain_mean_is_that_of_student(values: list[float]) -> None:
+    low, high = mean_interval(np.array(values))
+    expected = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    assert (low, high) == pytest.approx(expected, rel=0.03, abs=0.03 * (high - low))  # 4000 resamples
+
+
+def test_intervals_of_positive_errors_are_factors_and_weights_count() -> None:
+    values, weights = np.array([1.0, 2.0, 40.0]), np.array([3.0, 1.0, 1.0])
+    low, high = mean_interval(values, weights, positive=True)
+    mean = (3.0 + 2.0 + 40.0) / 5
+    assert low * high == pytest.approx(mean**2)
+    assert 0 < low < mean < high
+    assert mean_interval(values, weights)[0] < 0
+
+
 def test_intervals_take_groups_and_not_frames_as_witnesses() -> None:
     rng = np.random.default_rng(0)
     error = np.repeat(np.exp(rng.normal(size=8)), 50)
@@ -163,6 +180,19 @@ def test_intervals_take_groups_and_not_frames_as_witnesses() -> None:
     width = [row["forces_mae_high"] - row["forces_mae_low"] for row in (by_group, by_frame)]
     assert width[0] > 4 * width[1]
     assert (by_group["groups"], by_frame["groups"]) == (8, 400)
+
+
+def test_intervals_of_an_element_take_the_groups_of_its_atoms_as_witnesses() -> None:
+    """Lithium in all frames: its row is that of the forces of all atoms; sulphur in the last two groups has none."""
+    p, t, n, z = forces_only(np.repeat(np.exp(np.random.default_rng(0).normal(size=8)), 5))
+    groups = np.repeat(np.arange(8), 5).astype(str).tolist()
+    result = errors(p, t, n, ["all"] * 40, z, groups)
+    for name in ("groups", "forces_mae", "forces_mae_low", "forces_mae_high", "forces_rmse_high"):
+        assert result.element["Li"][name] == pytest.approx(result.all[name])
+    z[-20:] = 16
+    sulphur = errors(p, t, n, ["all"] * 40, z, groups).element["S"]
+    assert sulphur["groups"] == 2
+    assert "forces_mae_low" not in sulphur
 
 
 def test_two_groups_have_no_interval() -> None:
@@ -199,6 +229,21 @@ def test_paired_errors_share_their_groups() -> None:
     assert less.distinguishable
     assert less.difference == pytest.approx(-0.34 * results[0].all["forces_mae"])
     assert less.groups == 8
+
+
+def test_paired_errors_of_a_family_are_those_of_its_frames_alone() -> None:
+    rng = np.random.default_rng(1)
+    sizes, families = np.exp(rng.normal(size=16)), ["crystal", "melt"] * 8
+    names = np.repeat(np.arange(8), 2).astype(str).tolist()
+    whole, alone = [], []
+    for scale in (1.0, np.where(np.arange(16) % 2, 0.5, 2.0)):
+        p, t, n, z = forces_only(scale * sizes)
+        whole.append(errors(p, t, n, families, z, names))
+        p, t, n, z = forces_only((scale * sizes)[1::2])
+        alone.append(errors(p, t, n, ["melt"] * 8, z, names[1::2]))
+    of_family = paired(*whole, "forces_mae", "melt")
+    assert of_family == paired(*alone, "forces_mae")
+    assert of_family.ratio_interval == pytest.approx((0.5, 0.5))
 
 
 def test_errors_come_back_from_their_json() -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from finetune import models
 from finetune.backbones.chgnet import CHGNet
 from finetune.data.reading import read
-from finetune.data.splitting import subset
 from finetune.doctor import check_labels, labels
 from finetune.evaluation import Evaluation, evaluate
 from finetune.properties import Properties
@@ -162,18 +161,22 @@ def test_a_single_frame_with_shuffled_forces_is_named(untouched: Evaluation) -> 
 
 
 def test_a_structure_that_a_small_model_does_not_know_is_no_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = read(root / "data" / "interface" / "train.extxyz")
-    frames = subset(train, 0.1)  # one is of a strange crystal: Li and S have changed places
-    small = evaluate(models.load("mace:mini"), frames, shift=True, progress=False)
+    train = [frame for frame in read(root / "data" / "interface" / "train.extxyz") if len(frame.atoms) <= 30]
+    crystals = [frame for frame in train if frame.family == "crystal"][1::4]
+    # Li and S of Li3PS4 have changed places: forces of 3.6 times the usual error of mace:mini, which has them opposite
+    strange = next(
+        frame for frame in train if frame.atoms.info["made_by"].startswith("Li3PS4_mp-2646995-GGA > Swapped")
+    )
+    small = evaluate(models.load("mace:mini"), [*crystals, strange], shift=True, progress=False)
     assert check_labels(small) == []
-    wrong = small.labels.forces.clone()
-    wrong[-len(frames[-1].atoms) :] *= -1
-    (problem,) = planted(small, forces=wrong)
-    assert f"forces of {frames[-1].where()}" in problem
-    monkeypatch.setattr(labels, "JUDGE", "mace:mini")
-    monkeypatch.setattr(labels, "BEYOND", 1.5)
+    own = list(small.labels.forces.split(small.n_atoms.tolist()))
+    k = max(range(len(crystals)), key=lambda i: float(own[i].square().mean()) * (len(own[i]) >= labels.SINGLE))
+    own[k] = -own[k]
+    (problem,) = planted(small, forces=torch.cat(own))
+    assert f"forces of {crystals[k].where()}" in problem
+    monkeypatch.setattr(labels, "JUDGE", "mace:mini")  # without a second opinion the strange one would be a fault
     (problem,) = check_labels(small)
-    assert "Swapped" in next(frame.atoms.info["made_by"] for frame in frames if frame.where() in problem)
+    assert f"forces of {strange.where()}" in problem
 
 
 def test_many_single_frames_are_not_all_told(untouched: Evaluation) -> None:

@@ -21,7 +21,7 @@ from .structures import ROOT
 pytestmark = THEIR_WARNINGS
 
 EPOCHS = 10
-# far too high a learning rate, so that an early epoch often stays the best; and an anchor
+# far too high a learning rate, so that every epoch moves far; and an anchor
 MORE = (
     "--trainer.max_epochs",
     str(EPOCHS),
@@ -34,6 +34,20 @@ MORE = (
 )
 MOMENTS = (0.0, 0.03, 0.08)  # s after a checkpoint was written: at once, somewhere in the next epoch
 PATIENCE = 240  # s, on a busy machine
+# AdamW that spoils all weights at its fifth step: two batches an epoch, so the third epoch and all later ones are bad.
+SPOILT = """
+import torch
+
+class Spoilt(torch.optim.AdamW):
+    def step(self, closure=None):
+        loss = super().step(closure)
+        parameters = [p for group in self.param_groups for p in group["params"] if p in self.state]
+        if int(max(float(self.state[p]["step"]) for p in parameters)) == 5:
+            with torch.no_grad():
+                for p in parameters:
+                    p.add_(30.0)
+        return loss
+"""
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +143,32 @@ def test_the_fit_changes_weights_in_every_epoch(uninterrupted):
     assert len(set(losses)) == EPOCHS
     # which epoch is the best depends on the processor's kernels, that it is the lowest loss does not
     assert best["epoch"] == min(range(EPOCHS), key=lambda k: float(losses[k]))
+
+
+def test_the_best_checkpoint_is_that_of_an_earlier_epoch_where_later_ones_are_worse(files, tmp_path, monkeypatch):
+    """Also after the run directory was copied and the fit resumed in it, and its errors are those of that epoch."""
+    (tmp_path / "spoilt.py").write_text(SPOILT)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def fit(directory: Path, epochs: int, *more: str) -> Path:
+        settings = ["--model.optimizer", "spoilt.Spoilt", "--model.optimizer.lr", "1e-3", "--model.schedule"]
+        settings += ["constant", "--model.warmup", "0", "--data.test", "null", "--data.batch_edges", "1500"]
+        assert command(*fit_arguments(files, directory, *settings, "--trainer.max_epochs", str(epochs), *more)) == 0
+        return directory
+
+    run = fit(tmp_path / "run", 4)
+    best = content(run, models.BEST)
+    losses = [float(line.split(",")[3]) for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert min(losses[2:]) > 10 * max(losses[:2]), losses
+    assert content(run, models.LAST)["epoch"] == 3
+    assert best["epoch"] < 2
+    resumed = fit(copy_of(fit(tmp_path / "killed", 3), tmp_path / "copy"), 4, "--ckpt_path", "last")
+    short = fit(tmp_path / "short", best["epoch"] + 1)
+    for other in (content(resumed, models.BEST), content(short, models.LAST)):
+        assert other["epoch"] == best["epoch"]
+        assert same(other["state_dict"], best["state_dict"])
+    after = (short / "after.json").read_text()
+    assert (run / "after.json").read_text() == (resumed / "after.json").read_text() == after
 
 
 @pytest.mark.parametrize("moment", range(len(MOMENTS)))

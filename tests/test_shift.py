@@ -61,6 +61,41 @@ def test_one_group_that_is_off_is_no_shift(rng: np.random.Generator) -> None:
     assert shift_p_values(first, many, 0.9, rng)[0] > 0.02
 
 
+@pytest.mark.usefixtures("few")
+def test_errors_of_the_same_median_that_scatter_more_are_a_shift(rng: np.random.Generator) -> None:
+    """Their mean rank is that of the calibration, but fewer are covered; and the other way round."""
+    level, seen = 0.9, []
+    for _ in range(8):
+        first, second = errors_of(rng, 15), errors_of(rng, 15)
+        middle = np.median(first.errors)
+        wider = middle * (second.errors / middle) ** 2.5
+        below = np.where(second.errors < 1.2 * middle, 0.4 * second.errors, second.errors)
+        for errors in (wider, below):
+            other = Record(errors, second.scores, second.numbers, second.groups, second.frames)
+            seen.append(shift_p_values(first, other, level, rng)[0] <= 0.05)
+    assert np.mean(seen[::2]) > 0.6
+    assert np.mean(seen[1::2]) > 0.6
+
+
+@pytest.mark.usefixtures("few")
+def test_frames_of_a_group_are_one_witness(rng: np.random.Generator) -> None:
+    """Groups of ten frames with a common factor each: as if they were independent a shift would be seen in most."""
+
+    def of_frames(by_frame: bool) -> Record:
+        sizes = np.repeat(np.exp(0.7 * rng.normal(size=8)), 40)
+        frames = np.repeat(np.arange(80), 4)
+        errors = sizes * np.linalg.norm(rng.normal(size=(320, 3)), axis=1)
+        return Record(errors, np.ones(320), np.full(320, 3), frames if by_frame else frames // 10, frames)
+
+    found = {
+        by_frame: np.mean([shift_p_values(of_frames(by_frame), of_frames(by_frame), 0.8, rng)[0] <= 0.05
+                           for _ in range(30)])
+        for by_frame in (False, True)
+    }  # fmt: skip
+    assert found[False] <= 0.2
+    assert found[True] > 0.4
+
+
 def test_calibration_frames_of_their_own_share_no_group_with_those_that_choose_the_epoch() -> None:
     atoms = structures()[0]
     frames = [Frame(atoms, {}, "valid", k, "x", f"group {k // 2}") for k in range(2 * ENOUGH_GROUPS)]

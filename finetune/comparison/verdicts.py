@@ -33,7 +33,7 @@ class Judged:
         ratio: distance from it over DFT's own uncertainty or the floor, the larger of both; NaN where it is not judged,
             infinite where the figure is not available.
         strict: it passes or fails, and its distance means nothing.
-        same: it is not distinguishable from the reference: the difference is below the floor.
+        same: it is not distinguishable from the reference: the difference is below the floor, or both have no value.
         short: why the measurement is too short for a verdict.
     """
 
@@ -98,8 +98,10 @@ def _judge_one(
     other = known.value if known is not None and math.isfinite(known.value) else None
     target = tolerance.target if tolerance is not None else None
     wanted = other if target is None else target
-    if wanted is None or (known is not None and other is None and not math.isfinite(figure.value)):
-        return Judged(figure, wanted, math.nan, strict)  # nothing to compare with, or missing in both
+    if known is not None and other is None and not math.isfinite(figure.value):  # missing in both, which is alike
+        return Judged(figure, wanted, math.nan, strict, same=True)
+    if wanted is None:
+        return Judged(figure, wanted, math.nan, strict)
     if not math.isfinite(figure.value):
         return Judged(figure, wanted, math.nan if tolerance is None else math.inf, strict)
     short = figure.short or (known.short if known is not None else "")
@@ -151,7 +153,7 @@ def overall(judged: Sequence[Judged], lacking: str = "without a number") -> Verd
     reason = next((one.short for one in judged if one.short), "")
     if reason and ORDER.index(word) <= ORDER.index("within"):
         return Verdict("told", TOO_SHORT, reason)
-    beside = [one for one in judged if one.reference is not None]
+    beside = [one for one in judged if one.same or one.reference is not None]
     if not known:
         return Verdict("same", SAME) if beside and all(one.same for one in beside) else Verdict("told", "–")
     if word == "same":
