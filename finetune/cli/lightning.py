@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from finetune import models
-from finetune.cli import helping, inputs
+from finetune.cli import allowing, helping, inputs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
 from finetune.errors import InputError
@@ -54,6 +54,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Tell what is wrong and leave with status 2."""
+        message = allowing.explained(message)
         known = [option for parser in self.family() for option in parser._option_string_actions]
         words = [word.strip("\"'.,:") for word in message.split()]
         near = [difflib.get_close_matches(f"--{word.lstrip('-')}", known, n=1, cutoff=0.8) for word in words]
