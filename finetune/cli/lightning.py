@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from finetune import models
-from finetune.cli import allowing, helping, inputs
+from finetune.cli import allowing, helping, inputs, runs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
 from finetune.errors import InputError
@@ -43,9 +43,10 @@ METHODS = ("fit", "validate", "test", "predict")
 USAGE = {
     "fit": "Fine-tune a potential on labelled structures. Errors before and after, checkpoints, plots and the "
     "resolved config are left in the run directory (--trainer.default_root_dir).",
-    "validate": "Loss and errors on the validation frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
-    "test": "Loss and errors on the test frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
-    "predict": "Energies, forces and stress of --data.predict, written to predictions.extxyz in the run directory.",
+    "validate": "Loss and errors of RUN on its validation frames, or on FILES.",
+    "test": "Loss and errors of RUN on its test frames, or on FILES.",
+    "predict": "Energies, forces and stress of the structures in FILES, written to predictions.extxyz in the run "
+    "directory (--trainer.default_root_dir).",
 }
 
 
@@ -168,7 +169,7 @@ def run(arguments: list[str]) -> None:
     """Run one of Lightning's methods with arguments as on the command line."""
     quiet()
     torch.set_float32_matmul_precision("high")
-    arguments = inputs.own_data(arguments, "--data.") if arguments[0] == "fit" else arguments
+    arguments = inputs.own_data(arguments, "--data.") if arguments[0] == "fit" else runs.of_run(arguments)
     kind = Talkative if ALL in arguments else CLI
     arguments = ["--help" if argument == ALL else argument for argument in arguments]
     check_files(arguments)

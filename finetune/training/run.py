@@ -206,10 +206,20 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def git_revision() -> str | None:
-    """Revision of the working directory, None outside a repository."""
-    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40"]
+def git_revision(source: Path = Path(__file__).parents[2]) -> str | None:
+    """Revision of the source of this package; None where it is installed without its repository.
+
+    The working directory is not asked: the configuration and the attributes of a repository name programs, which git
+    runs. Monitors of files and hooks of the source are switched off as well.
+    """
+    if not (source / ".git").exists():
+        return None
+    off = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+    command = ["git", "--no-optional-locks", *off, "describe", "--always", "--dirty", "--abbrev=40"]
+    inside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, cwd=source, env=inside, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
