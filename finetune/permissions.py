@@ -1,7 +1,7 @@
 """Classes that a command may import by name, and pickles that it may open.
 
 A configuration names classes, and a class runs code. A command builds classes of this package, of a few modules of its
-dependencies, and of registered plug-ins; any other needs `--allow NAME`. A foreign `.model` file needs `--trusted`. Both
+dependencies, and of registered plug-ins; any other needs `--allow NAME`. A third-party pickle needs `--trusted`. Both
 exist on the command line only. Python code that imports this package is not limited.
 
 The working directory is not on `sys.path`: a module in it is imported if `--allow` names it and if nothing else has its

@@ -1,11 +1,11 @@
 """Published files of the MACE foundation models: their SHA-256, and reading `.model` files without running code.
 
 A `.model` file is a pickle of a whole module. Of a file that holds MACE's own classes only, attributes and tensors are
-read, nothing is executed, and the module is built anew from them. Other files are unpickled, which runs code: those of a
-known SHA-256, and those that the user trusts.
+read, nothing is executed, and the module is built anew from them. Other files are unpickled, which runs code: those of
+a known SHA-256, and those that the user trusts.
 
-The SHA-256 sums are those of ACEsuit's own tests (medium-mpa-0, small, off-small); for the others, two or more independent
-public projects that pin these files agree.
+The SHA-256 sums are those of ACEsuit's own tests (medium-mpa-0, small, off-small); for the others, two or more public
+projects that pin these files agree.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def read_model(name: str, path: Path, trusted: bool, rebuilt: Callable[[Any], An
     found, expected = hashlib.sha256(content).hexdigest(), SHA256.get(name)
     if expected is not None and found != expected:
         raise InputError(
-            f"{path}: got SHA-256 {found}, expected {expected} of mace:{name}. Remove the file, which is damaged or not "
-            "the published one, to download it again"
+            f"{path}: got SHA-256 {found}, expected {expected} of mace:{name}. The file is damaged or not the published "
+            "one: remove it, to download it again"
         )
     try:
         return rebuilt(_attributes(content))
@@ -109,7 +109,9 @@ def _attributes(content: bytes) -> Any:
     Raises:
         UnpicklingError: it holds other classes than those of MACE.
     """
-    found = [(_stand_in(name), name) for name in get_unsafe_globals_in_checkpoint(io.BytesIO(content))]
+    found: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        (_stand_in(name), name) for name in get_unsafe_globals_in_checkpoint(io.BytesIO(content))
+    ]
     with warnings.catch_warnings(), safe_globals(found):
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -14,6 +14,7 @@ import jsonargparse
 import yaml
 from ase.calculators.calculator import Calculator
 
+from finetune import display
 from finetune.cli import allowing
 from finetune.data.splitting import PARTS
 from finetune.errors import InputError
@@ -27,7 +28,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Tell what is wrong and leave with status 2."""
-        super().error(allowing.explained(message + nearest(message)), ex)
+        super().error(display.message(allowing.explained(message + nearest(message))), ex)
 
 
 def nearest(message: str) -> str:

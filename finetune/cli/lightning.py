@@ -16,7 +16,7 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from finetune import models
+from finetune import display, models
 from finetune.cli import allowing, helping, inputs, runs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
@@ -61,7 +61,9 @@ class Parser(LightningArgumentParser):
         near = [difflib.get_close_matches(f"--{word.lstrip('-')}", known, n=1, cutoff=0.8) for word in words]
         hints = dict.fromkeys(hit[0] for hit, word in zip(near, words, strict=True) if hit and hit[0] != word)
         hint = f" (did you mean {', '.join(hints)}?)" if hints and any(word in message for word in UNKNOWN) else ""
-        print(f"error: {message}{hint}\nfinetune COMMAND --help tells the options", file=sys.stderr)
+        print(
+            display.message(f"error: {message}{hint}") + "\nfinetune COMMAND --help lists the options", file=sys.stderr
+        )
         sys.exit(2)
 
     def family(self) -> list[Any]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from finetune import permissions
+from finetune import display, permissions
 from finetune.cli.allowing import limited_parsing
 from finetune.errors import InputError, unknown
 from finetune.progress import Progress
@@ -61,7 +61,7 @@ A MODEL is a name (chgnet, chgnet:r2scan, mace:mini, mace:medium-mpa-0), a run d
 of active learning, a checkpoint (.ckpt), or a third-party MACE file (mace:PATH.model).
 
 Every command takes
-  --allow NAME   build this class, or those of this module, where a config names it: it may run any code (docs/security.md)
+  --allow NAME   build this class, or those of this module, where a config names it; it can run any code
   --trusted      open .model files that cannot be read without running code"""
 
 
@@ -109,9 +109,9 @@ def one_line(
     """A warning in one line: the text alone for the user of this package, with its place for those of others."""
     own = Path(__file__).parents[1] in Path(filename).parents
     where = "" if own else f"{Path(filename).name}:{lineno}: {category.__name__}: "
-    return f"warning: {where}{message}\n"
+    return display.message(f"warning: {where}{message}\n")
 
 
 def _tell(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(display.message(f"error: {message}"), file=sys.stderr)
     return 1

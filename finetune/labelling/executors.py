@@ -141,7 +141,9 @@ def dask(address: str | None = None, workers: int = 2) -> Executor:
         raise InputError(f"Dask is not installed ({error}); pip install 'finetune-interface[cluster]'") from error
     if address is None:
         dask.config.set({"distributed.worker.daemon": False})  # cells of a comparison are processes of their own
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, host=LOOPBACK, dashboard_address=f"{LOOPBACK}:0")
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, host=LOOPBACK, dashboard_address=f"{LOOPBACK}:0"
+        )
         client = Client(cluster)
     else:
         client = Client(address)

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from finetune import models, plots
 from finetune.data.frames import Frame, fitted_to
+from finetune.display import cell, fenced
 from finetune.evaluation import Evaluation, compare_table, evaluate
 from finetune.files import write_text
 from finetune.metrics import Errors
@@ -152,10 +153,10 @@ class RunDirectory(Callback):
             title = PARTS[name] if pl_module.solve is None else PARTS[name].replace("the epoch", "ridge and epoch")
             console.print(f"\n[bold]{title}[/bold]")
             console.print(compare_table(Errors.from_json(before[name]), result))
-        console.print(f"\nrun directory, and a model name like any other: {self.directory}")
+        console.print(cell(f"\nrun directory, and a model name like any other: {self.directory}"))
         console.print("  best.ckpt last.ckpt   weights       config.yaml provenance.json   how it was made")
         console.print("  parity-*.png curves.png   plots     metrics.csv before.json after.json summary.md   figures")
-        self._write("summary.md", "```\n" + console.export_text() + "```\n")
+        self._write("summary.md", fenced(console.export_text()))
 
     @staticmethod
     def _start(pl_module: Any) -> str:

@@ -76,7 +76,9 @@ def check_workspace(directory: Path) -> None:
         try:
             content.read_string(path.read_text())
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: got {type(error).__name__}, expected settings of W&B. Remove the file") from error
+            raise InputError(
+                f"{path}: got {type(error).__name__}, expected settings of W&B. Remove the file"
+            ) from error
         given = {name: value for section in content.sections() for name, value in content[section].items()}
         for name, value in ({**content.defaults(), **given}).items():
             if name not in HARMLESS and not (name == "base_url" and value.rstrip("/") in known):
