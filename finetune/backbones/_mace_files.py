@@ -84,7 +84,7 @@ def read_model(name: str, path: Path, trusted: bool, rebuilt: Callable[[Any], An
     found, expected = hashlib.sha256(content).hexdigest(), SHA256.get(name)
     if expected is not None and found != expected:
         raise InputError(
-            f"{path}: got SHA-256 {found}, expected {expected} of mace:{name}. The file is damaged or not the published "
+            f"{path}: got SHA-256 {found}, expected {expected} of mace:{name}. The file is damaged or not that "
             "one: remove it, to download it again"
         )
     try:

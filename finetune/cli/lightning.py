@@ -20,7 +20,7 @@ from finetune import display, models
 from finetune.cli import allowing, helping, inputs, runs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
-from finetune.errors import InputError
+from finetune.errors import InputError, message_inside
 from finetune.progress import terminal
 from finetune.training.lines import EpochLines
 from finetune.training.module import FineTune
@@ -217,11 +217,8 @@ def said_inside(error: BaseException) -> str:
     Raises:
         BaseException: the error itself, where this package said nothing.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
+    if (found := message_inside(error)) is not None:
+        return found
     reasons = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip().startswith("- ")]
     if "Does not validate" in str(error) and reasons:
         return reasons[-1]

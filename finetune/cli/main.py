@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune import display, permissions
 from finetune.cli.allowing import limited_parsing
-from finetune.errors import InputError, unknown
+from finetune.errors import InputError, message_inside, unknown
 from finetune.progress import Progress
 
 COMMANDS = {
@@ -91,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run(arguments) or 0
     except InputError as error:
         return _tell(str(error))
+    except ValueError as error:  # a parser wraps what a constructor raises
+        found = message_inside(error)
+        if found is None:
+            raise
+        return _tell(found)
     except KeyboardInterrupt:
         remedy = "--ckpt_path last goes on with a fit" if arguments[:1] == ["fit"] else "the same command goes on"
         print(f"stopped; what was finished is on disk, and {remedy}", file=sys.stderr)
