@@ -48,6 +48,11 @@ def written(place, content) -> str:
     return "config.yaml"
 
 
+TRUSTING = {
+    "fit": {"class_path": "finetune.backbones.mace.MACE", "init_args": {"foundation": "evil.model", "trusted": True}},
+    "compare": {"class_path": "finetune.comparison.Model", "init_args": {"model": "evil.model", "trusted": True}},
+}
+COST = {"class_path": "finetune.comparison.Cost", "init_args": {"structures": ["frames.extxyz"]}}
 PAYLOAD = {"class_path": "payload_of_a_config.Payload"}
 CASES = {
     "logger": ("fit", {"trainer": {"logger": PAYLOAD}}),
@@ -79,7 +84,6 @@ def test_a_class_of_a_config_is_not_imported_without_allow(here, mark, capsys, c
     assert "Traceback" not in told
     if case != "logger by name":
         assert "add --allow" in told
-
 
 
 def test_a_class_that_is_allowed_is_found_in_the_working_directory_and_nowhere_else_on_the_path(here, mark, capsys):
@@ -126,8 +130,7 @@ def test_a_calculator_of_a_config_starts_no_program_and_writes_no_file(here, mar
         content, words = {"labeller": labeller, "executor": executor}, ("frames.extxyz", "--output", "out.extxyz")
     else:
         foreign = {"class_path": "finetune.comparison.Foreign", "init_args": {"calculator_class": calculator, **built}}
-        observable = {"class_path": "finetune.comparison.Cost", "init_args": {"structures": ["frames.extxyz"]}}
-        content, words = {"columns": {"a": foreign}, "observables": [observable]}, ("--output", "out")
+        content, words = {"columns": {"a": foreign}, "observables": [COST]}, ("--output", "out")
     status = command(name, *words, "-c", written(here, content))
     told = capsys.readouterr()
     assert not mark.exists()
@@ -156,17 +159,14 @@ def test_a_calculator_that_starts_a_program_works_once_it_is_allowed(here, mark,
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        (
-            "fit",
-            {"model": {"potential": {"class_path": "finetune.backbones.mace.MACE", "init_args": {"foundation": "evil.model", "trusted": True}}}},
-        ),
+        ("fit", {"model": {"potential": TRUSTING["fit"]}}),
         ("evaluate", {"model": "evil.model", "file": "frames.extxyz", "trusted": True}),
         ("grade", {"model": "evil.model", "file": "frames.extxyz", "output": "out.pt", "trusted": True}),
         (
             "compare",
             {
-                "columns": {"a": {"class_path": "finetune.comparison.Model", "init_args": {"model": "evil.model", "trusted": True}}},
-                "observables": [{"class_path": "finetune.comparison.Cost", "init_args": {"structures": ["frames.extxyz"]}}],
+                "columns": {"a": TRUSTING["compare"]},
+                "observables": [COST],
                 "output": "out",
             },
         ),
