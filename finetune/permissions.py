@@ -11,6 +11,7 @@ name. Processes that a command starts inherit what it may do.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -190,7 +191,8 @@ def check(name: str) -> None:
         InputError: it is not one of `CALCULATORS`, of a plug-in or of `--allow`.
     """
     if _given is not None and not _given.allows(name, CALCULATORS):
-        raise InputError(refusal(name))
+        near = difflib.get_close_matches(name, CALCULATORS, n=1, cutoff=0.9)
+        raise InputError(refusal(name) + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def refusal(name: str) -> str:
