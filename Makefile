@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := runs/demo
+PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 # One thread per process: small graphs run faster so, and two test processes fill two cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS ?= 2
@@ -24,11 +25,12 @@ help: ## Show the targets.
 
 env: $(STAMP) ## Make .venv with the pinned versions.
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or say PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "==> environment in $(VENV) with $(PYTHON) (about 2 GB; two minutes on a fast connection)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
+	$(PIP) --require-hashes --no-deps -r requirements.lock
+	$(PIP) --no-build-isolation -c constraints.txt -e ".[dev,docs]" # finds all there; with CUDA, what torch itself pins
 	@touch $@
 
 demo: $(STAMP) ## Fine-tune CHGNet on data/interface, errors before and after.

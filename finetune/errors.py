@@ -52,6 +52,18 @@ def unknown_element(symbol: str) -> InputError:
     )
 
 
+def message_inside(error: BaseException) -> str | None:
+    """The message of the `InputError` that an error of a parser wraps; None where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    lines = [line.strip() for line in str(error).splitlines()]
+    reasons = [line.removeprefix("- ") for line in lines if line.startswith("- ") and not line.startswith("- Expected")]
+    return reasons[-1] if reasons and lines[0].startswith("Does not validate") else None  # of a union of types
+
+
 def unknown(kind: str, got: str, known: Iterable[str]) -> InputError:
     """An `InputError` for a name that does not exist, offering the nearest known one."""
     known = sorted(known)

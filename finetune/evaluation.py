@@ -16,6 +16,7 @@ from torch import Tensor
 from finetune.data.batching import collate_batch, plan
 from finetune.data.caching import build_graphs
 from finetune.data.frames import Frame
+from finetune.display import cell
 from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.metrics import Difference, Errors, Row, errors, paired
@@ -183,7 +184,7 @@ def errors_table(result: Errors, width: int = WIDE) -> Table:
     for block in _blocks(result):
         for name, row in block:
             count = row.get("atoms", row.get("frames", result.frames))
-            table.add_row(name, str(count), *(_with_interval(key, row) for key in columns))
+            table.add_row(cell(name), str(count), *(_with_interval(key, row) for key in columns))
         table.add_section()
     return table
 
@@ -210,14 +211,15 @@ def compare_table(before: Evaluation | Errors, after: Evaluation | Errors) -> Ta
         for name, row in old:
             family = name if kind == "family" else None
             pair = None if kind == "element" else {key: paired(first, second, key, family) for key in columns}
-            table.add_row(name, *(_change(key, row, later.get(name, {}), pair) for key in columns))
+            table.add_row(cell(name), *(_change(key, row, later.get(name, {}), pair) for key in columns))
         table.add_section()
     return table
 
 
 def _empty(caption: str) -> Table:
     """A table with its column of names."""
-    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
+    note = cell(caption, "table.caption")
+    table = Table(box=box.SIMPLE_HEAD, caption=note, caption_justify="left", padding=(0, 1, 0, 0))
     table.add_column("", overflow="fold", min_width=9)
     return table
 

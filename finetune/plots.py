@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 
+from finetune.display import in_plot
 from finetune.errors import InputError
 from finetune.evaluation import Evaluation
 from finetune.files import whole
@@ -127,10 +128,10 @@ def learning_curve(
     axes = figure.subplots()
     axes.set_prop_cycle(cycler(color=COLOURS) + cycler(marker=MARKERS))
     for name, points in errors.items():
-        axes.plot(*np.array(sorted(points)).T, label=name)
+        axes.plot(*np.array(sorted(points)).T, label=in_plot(name))
     for k, (name, value) in enumerate((levels or {}).items()):
-        axes.axhline(value, color=GREY, linestyle=("--", ":", "-.")[k % 3], label=name)
-    axes.set(xlabel="labelled frames", ylabel=quantity)
+        axes.axhline(value, color=GREY, linestyle=("--", ":", "-.")[k % 3], label=in_plot(name))
+    axes.set(xlabel="labelled frames", ylabel=in_plot(quantity))
     _log(axes, "x")
     _log(axes, "y")
     counts = sorted({n for points in errors.values() for n, _ in points})
@@ -202,7 +203,9 @@ def look(k: int) -> dict[str, Any]:
 def _legend_of_families(figure: Figure, families: Sequence[str]) -> None:
     """One legend for all panels, below them."""
     panel = figure.axes[0]
-    handles = [panel.scatter([], [], label=family, linewidths=0, **look(k)) for k, family in enumerate(families)]
+    handles = [
+        panel.scatter([], [], label=in_plot(family), linewidths=0, **look(k)) for k, family in enumerate(families)
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(families), LEGEND_COLUMNS), frameon=False)
 
 

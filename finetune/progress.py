@@ -17,6 +17,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from finetune.display import message
+
 INTERVAL_S = 25.0  # longest time without a line where there is no terminal
 QUIET_S = 5.0  # before a bar appears on a terminal
 T = TypeVar("T")
@@ -110,7 +112,7 @@ def line(text: str) -> None:
     """Print a line on standard error that does not disturb a bar."""
     global _last
     _last = time.monotonic()
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(message(text), file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -532,7 +532,7 @@ observables:
 def test_a_comparison_that_is_killed_goes_on_with_what_is_not_there(data, broken, tmp_path):
     config = tmp_path / "compare.yaml"
     config.write_text(CONFIG.format(**data))
-    words = ("compare", "-c", config, "--output", tmp_path / "c")
+    words = ("compare", "-c", config, "--output", tmp_path / "c", "--allow", "broken_calculators")
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
     cells = tmp_path / "c" / "cells"
     running = process(*words, log=tmp_path / "log", PYTHONPATH=path)
@@ -609,7 +609,7 @@ def test_a_calculator_class_in_the_working_directory_is_found(data, tmp_path):
         "observables": [{"class_path": "finetune.comparison.Errors", "init_args": {"files": [data["rattled"]]}}],
     }  # fmt: skip
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    words = ("compare", "-c", "c.yaml", "--output", "out")
+    words = ("compare", "-c", "c.yaml", "--output", "out", "--allow", "mine_only_here.Mine")
     assert process(*words, log=tmp_path / "log", cwd=tmp_path).wait() == 0, (tmp_path / "log").read_text()
     assert "●" in (tmp_path / "out" / "report.md").read_text()
 
@@ -617,7 +617,7 @@ def test_a_calculator_class_in_the_working_directory_is_found(data, tmp_path):
 def test_a_stop_at_any_time_says_how_to_go_on_and_leaves_a_report(data, broken, tmp_path):
     config = tmp_path / "compare.yaml"
     config.write_text(CONFIG.format(**data))
-    words = ("compare", "-c", config, "--output", tmp_path / "c")
+    words = ("compare", "-c", config, "--output", tmp_path / "c", "--allow", "broken_calculators")
     path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
     running = process(*words, log=tmp_path / "log", PYTHONPATH=path)
     deadline = time.monotonic() + 120
@@ -636,7 +636,8 @@ def test_a_comparison_without_any_result_ends_with_status_1(data, broken, tmp_pa
     config = yaml.safe_load(CONFIG.format(**data))
     config["columns"]["slow"]["init_args"]["calculator_class"] = "broken_calculators.Raises"
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    assert command("compare", "-c", tmp_path / "c.yaml", "--output", tmp_path / "out") == 1
+    words = ("compare", "-c", tmp_path / "c.yaml", "--output", tmp_path / "out", "--allow", "broken_calculators.Raises")
+    assert command(*words) == 1
     assert (
         "no result: Errors on labelled frames, slow: RuntimeError: the licence server is asleep"
         in capsys.readouterr().out

@@ -57,7 +57,9 @@ def shared(files, tmp_path_factory) -> Path:
     (base / "recorder.py").write_text(RECORDER)
     callback = [{"class_path": "recorder.Recorder", "init_args": {"directory": str(base)}}]
     more = ("--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.max_epochs", str(EPOCHS))
-    arguments = fit_arguments(files, base / "run", *more, "--trainer.callbacks", json.dumps(callback))
+    arguments = fit_arguments(
+        files, base / "run", *more, "--trainer.callbacks", json.dumps(callback), "--allow", "recorder.Recorder"
+    )
     paths = os.pathsep.join([str(base), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     both = process(*arguments, log=base / "log", PYTHONPATH=paths, MASTER_ADDR="127.0.0.1")
     try:

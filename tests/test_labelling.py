@@ -100,7 +100,8 @@ def arguments(folder: Path, **init_args: object) -> list[str | Path]:
     labeller = {"class_path": "finetune.labelling.Calculated", "init_args": init_args}
     (folder / "label.json").write_text(json.dumps({"labeller": labeller}))
     out = folder / "out.extxyz"
-    return ["label", folder / "frames.extxyz", "-c", folder / "label.json", "--output", out]
+    allowed = ("--allow", "toy_calculators")
+    return ["label", folder / "frames.extxyz", *allowed, "-c", folder / "label.json", "--output", out]
 
 
 def lines(path: Path) -> list[str]:
@@ -411,6 +412,7 @@ def kill_often(folder: Path, count: int, kills: int, sleep_s: float) -> None:
     executor = {"class_path": "finetune.labelling.Processes", "init_args": {"workers": 2}}
     (folder / "label.json").write_text(json.dumps({"labeller": labeller, "executor": executor}))
     arguments = ["label", folder / "frames.extxyz", "-c", folder / "label.json", "--output", folder / "out.extxyz"]
+    arguments += ["--allow", "toy_calculators"]
     store, rng = folder / "out.extxyz.labels", random.Random(0)
 
     def finished() -> int:
@@ -462,9 +464,8 @@ def test_workers_end_with_the_command_that_is_killed(tmp_path, toys):
     }
     (tmp_path / "label.json").write_text(json.dumps(config))
     out = tmp_path / "out.extxyz"
-    running = process(
-        "label", tmp_path / "frames.extxyz", "-c", tmp_path / "label.json", "--output", out, log=tmp_path / "log"
-    )
+    words = ("label", tmp_path / "frames.extxyz", "-c", tmp_path / "label.json", "--output", out)
+    running = process(*words, "--allow", "toy_calculators", log=tmp_path / "log")
     while not lines(tmp_path / "record"):
         assert running.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.05)

@@ -7,7 +7,6 @@ import importlib.util
 import io
 import logging
 import os
-import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.backbones import _mace_files
 from finetune.backbones._e3nn import o3
 from finetune.errors import InputError, unknown
 
@@ -137,28 +137,25 @@ def foundation_model(name: str, trusted: bool) -> Any:
     if name in SHIPPED:
         return shipped(SHIPPED[name])
     if name in URLS:
-        path = downloaded(name)
+        path = Path(downloaded(name))
     elif os.path.isfile(name):
-        path = name
-        if not trusted:
-            raise InputError(
-                f"{name} is a Python pickle: reading it runs whatever code its author put in. "
-                "If you trust where it comes from, say so: trusted=True in Python, --trusted with evaluate, and in a "
-                "config class_path: finetune.backbones.mace.MACE with trusted: true"
-            )
+        path = Path(name)
     elif name.endswith(".model") or os.sep in name:
         raise InputError(f"there is no file {name}; check the path")
     else:
         raise unknown("MACE foundation model", name, foundation_names())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = torch.load(path, map_location="cpu", weights_only=False)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, AttributeError, KeyError) as error:
-        raise InputError(f"{path} is not a MACE .model file ({type(error).__name__}: {error})") from error
+    model = _mace_files.read_model(name if name in URLS else "", path, trusted, rebuilt)
     if type(model).__name__ != "ScaleShiftMACE":
         raise InputError(f"{path} holds a {type(model).__name__}; only ScaleShiftMACE models are supported")
     return model
+
+
+def rebuilt(stored: Any) -> Any:
+    """A ScaleShiftMACE with the architecture and the tensors of a stored one."""
+    if type(stored) is not modules.ScaleShiftMACE:
+        raise TypeError(f"it holds a {type(stored).__name__}")
+    with default_dtype(next(stored.parameters()).dtype):
+        return _mace_files.take_over(build(plain(stored)), stored)
 
 
 def shipped(path: Path) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from finetune.cli import inputs
 from finetune.comparison import wandb_record
@@ -18,6 +19,7 @@ from finetune.comparison.compare import Comparison
 from finetune.comparison.compare import compare as compare_all
 from finetune.comparison.observable import Observable
 from finetune.comparison.report import SYMBOLS, Told, write_report
+from finetune.display import cell, message
 from finetune.errors import InputError
 from finetune.training.run import versions
 
@@ -81,9 +83,9 @@ def compare(
     others = {where: result for where, result in comparison.results.items() if where[1] != comparison.reference}
     failed = {where: result.error for where, result in others.items() if result.measured is None}
     for (row, name), error in failed.items():
-        print(f"no result: {row}, {name}: {error}")
+        print(message(f"no result: {row}, {name}: {error}"))
     for (row, name), text in comparison.warnings.items():
-        print(f"beware: {row}, {name}: {text}")
+        print(message(f"beware: {row}, {name}: {text}"))
     print(f"report: {page}")
     if wandb_project is not None:
         wandb_record.log(comparison, story, wandb_project, output)
@@ -97,12 +99,12 @@ def table(comparison: Comparison) -> Table:
     names = [name for name in comparison.columns if name != comparison.reference]
     shown.add_column("")
     for name in names:
-        shown.add_column(name)
+        shown.add_column(cell(name))
     for row in comparison.observables:
-        cells = []
+        cells: list[Text] = []
         for name in names:
             verdict = comparison.verdict(row, name)
             known = " ⚠" if (row, name) in comparison.warnings else ""
-            cells.append(f"{SYMBOLS[verdict.word]} {verdict.brief.strip('–')}{known}".strip())
-        shown.add_row(row, *cells)
+            cells.append(cell(f"{SYMBOLS[verdict.word]} {verdict.brief.strip('–')}{known}".strip()))
+        shown.add_row(cell(row), *cells)
     return shown

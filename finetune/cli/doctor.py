@@ -80,7 +80,7 @@ def doctor(
     console = Console()
     console = Console(width=min(console.width, WIDTH) if console.is_terminal else WIDTH)
     console.print(found.table())
-    console.print(found.summary(), soft_wrap=True, highlight=False)
+    console.print(found.summary(), soft_wrap=True, highlight=False, markup=False)
     if output is not None:
         write(found, output)
     return found

@@ -17,6 +17,7 @@ from finetune.data.checking import check, check_units
 from finetune.data.frames import isolated_message, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.reading import read
+from finetune.display import message
 from finetune.doctor.labels import check_stress
 from finetune.errors import InputError
 from finetune.evaluation import WIDE, Evaluation, fit_shift
@@ -96,7 +97,7 @@ def evaluate(
     potential.warn_unseen({int(z) for frame in frames for z in frame.atoms.numbers})
     known = overlap_message(potential.training_data, frames)
     if known:
-        print(f"{model}: {known}; errors on held-out frames are usually larger")
+        print(message(f"{model}: {known}; errors on held-out frames are usually larger"))
     if units:
         check_units(frames)
     shift = _shift(potential, model, references, keys, batch_edges)

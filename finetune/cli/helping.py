@@ -29,7 +29,7 @@ OTHERS = {
 }
 FITS_ONLY = ("max_epochs", "max_time", "gradient_clip_val", "check_val_every_n_epoch", "callbacks", "split", "fraction")
 SECTIONS = {"Customize every aspect of training via flags": "Lightning's trainer", "Runs the full": "which weights"}
-USAGE = """finetune {command} -c CONFIG [-c CONFIG ...] [--OPTION VALUE ...]
+USAGE = """finetune {command} {words} [--OPTION VALUE ...]
 
   {example}
 
@@ -37,9 +37,9 @@ USAGE = """finetune {command} -c CONFIG [-c CONFIG ...] [--OPTION VALUE ...]
 EXAMPLES = {
     "fit": "finetune fit -c configs/base.yaml -c configs/chgnet.yaml --data.train mine.extxyz "
     "--trainer.default_root_dir runs/mine",
-    "validate": "finetune validate --model.potential runs/mine --data.valid others.extxyz",
-    "test": "finetune test --model.potential runs/mine --data.test others.extxyz",
-    "predict": "finetune predict --model.potential runs/mine --data.predict others.extxyz",
+    "validate": "finetune validate runs/mine others.extxyz",
+    "test": "finetune test runs/mine others.extxyz",
+    "predict": "finetune predict runs/mine others.extxyz",
 }
 
 
@@ -77,4 +77,5 @@ def shown(action: argparse.Action, fits: bool) -> bool:
 
 def usage(command: str) -> str:
     """How a command is called, with an example."""
-    return USAGE.format(command=command, example=EXAMPLES[command])
+    words = "-c CONFIG [-c CONFIG ...]" if command == "fit" else "RUN [FILE ...]"
+    return USAGE.format(command=command, words=words, example=EXAMPLES[command])

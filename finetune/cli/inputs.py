@@ -14,6 +14,8 @@ import jsonargparse
 import yaml
 from ase.calculators.calculator import Calculator
 
+from finetune import display
+from finetune.cli import allowing
 from finetune.data.splitting import PARTS
 from finetune.errors import InputError
 
@@ -26,11 +28,13 @@ class Parser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Tell what is wrong and leave with status 2."""
-        super().error(message + nearest(message), ex)
+        super().error(display.message(allowing.explained(message + nearest(message))), ex)
 
 
 def nearest(message: str) -> str:
     """What may have been meant by a class, or a setting of one, that a parser does not know; empty if nothing near."""
+    if allowing.DENIED.search(message):
+        return ""
     if found := NO_CLASS.search(message):
         module, wrong = found.groups()
         known = [name for name in dir(importlib.import_module(module)) if not name.startswith("_")]

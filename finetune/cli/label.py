@@ -11,6 +11,7 @@ import ase
 from finetune.cli import inputs
 from finetune.data.checking import check
 from finetune.data.reading import read
+from finetune.display import message
 from finetune.errors import InputError
 from finetune.files import write_frames
 from finetune.labelling.core import Folders, Labeller
@@ -105,7 +106,7 @@ def tell(found: Report, output: Path, directory: Path) -> None:
     if found.repeated:
         print(f"{found.repeated} frames stand in the input more than once; each is labelled once")
     for name, reasons in list(found.failed.items())[:5]:
-        print(f"failed {name}: {reasons[-1]}")
+        print(message(f"failed {name}: {reasons[-1]}"))
     if found.failed:
         print(
             f"{len(found.failed)} failed frames, their reasons and logs are in {directory}/failed and /logs; ", end=""

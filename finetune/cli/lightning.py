@@ -16,11 +16,11 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from finetune import models
-from finetune.cli import helping, inputs
+from finetune import display, models
+from finetune.cli import allowing, helping, inputs, runs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
-from finetune.errors import InputError
+from finetune.errors import InputError, message_inside
 from finetune.progress import terminal
 from finetune.training.lines import EpochLines
 from finetune.training.module import FineTune
@@ -43,9 +43,10 @@ METHODS = ("fit", "validate", "test", "predict")
 USAGE = {
     "fit": "Fine-tune a potential on labelled structures. Errors before and after, checkpoints, plots and the "
     "resolved config are left in the run directory (--trainer.default_root_dir).",
-    "validate": "Loss and errors on the validation frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
-    "test": "Loss and errors on the test frames, of --model.potential RUN or of a checkpoint (--ckpt_path).",
-    "predict": "Energies, forces and stress of --data.predict, written to predictions.extxyz in the run directory.",
+    "validate": "Loss and errors of RUN on its validation frames, or on FILES.",
+    "test": "Loss and errors of RUN on its test frames, or on FILES.",
+    "predict": "Energies, forces and stress of the structures in FILES, written to predictions.extxyz in the run "
+    "directory (--trainer.default_root_dir).",
 }
 
 
@@ -54,12 +55,15 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Tell what is wrong and leave with status 2."""
+        message = allowing.explained(message)
         known = [option for parser in self.family() for option in parser._option_string_actions]
         words = [word.strip("\"'.,:") for word in message.split()]
         near = [difflib.get_close_matches(f"--{word.lstrip('-')}", known, n=1, cutoff=0.8) for word in words]
         hints = dict.fromkeys(hit[0] for hit, word in zip(near, words, strict=True) if hit and hit[0] != word)
         hint = f" (did you mean {', '.join(hints)}?)" if hints and any(word in message for word in UNKNOWN) else ""
-        print(f"error: {message}{hint}\nfinetune COMMAND --help tells the options", file=sys.stderr)
+        print(
+            display.message(f"error: {message}{hint}") + "\nfinetune COMMAND --help lists the options", file=sys.stderr
+        )
         sys.exit(2)
 
     def family(self) -> list[Any]:
@@ -167,7 +171,7 @@ def run(arguments: list[str]) -> None:
     """Run one of Lightning's methods with arguments as on the command line."""
     quiet()
     torch.set_float32_matmul_precision("high")
-    arguments = inputs.own_data(arguments, "--data.") if arguments[0] == "fit" else arguments
+    arguments = inputs.own_data(arguments, "--data.") if arguments[0] == "fit" else runs.of_run(arguments)
     kind = Talkative if ALL in arguments else CLI
     arguments = ["--help" if argument == ALL else argument for argument in arguments]
     check_files(arguments)
@@ -213,11 +217,8 @@ def said_inside(error: BaseException) -> str:
     Raises:
         BaseException: the error itself, where this package said nothing.
     """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
+    if (found := message_inside(error)) is not None:
+        return found
     reasons = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip().startswith("- ")]
     if "Does not validate" in str(error) and reasons:
         return reasons[-1]

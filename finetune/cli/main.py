@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from finetune.errors import InputError, unknown
+from finetune import display, permissions
+from finetune.cli.allowing import limited_parsing
+from finetune.errors import InputError, message_inside, unknown
 from finetune.progress import Progress
 
 COMMANDS = {
@@ -34,6 +36,8 @@ COMMANDS = {
     "label": ("finetune.cli.label:run", "label structures by DFT (GPAW, Quantum ESPRESSO, CP2K, VASP)"),
 }
 
+TRUSTING = ("evaluate", "grade", "calibrate", "doctor")  # commands that have the option --trusted themselves
+
 # Failures of the file system that are a matter of the user's paths and disk.
 TOLD = {
     *(errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EDQUOT, errno.EFBIG),
@@ -54,7 +58,11 @@ finetune COMMAND --help tells the options of a command. A first fit:
 (validation frames are then a part of it, by group; --data.valid and --data.test name others)
 
 A MODEL is a name (chgnet, chgnet:r2scan, mace:mini, mace:medium-mpa-0), a run directory, the directory of a campaign
-of active learning, a checkpoint (.ckpt), or somebody's MACE file (mace:PATH.model, only if you trust it)."""
+of active learning, a checkpoint (.ckpt), or a third-party MACE file (mace:PATH.model).
+
+Every command takes
+  --allow NAME   build this class, or those of this module, where a config names it; it can run any code
+  --trusted      open .model files that cannot be read without running code"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,9 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     before, warnings.formatwarning = warnings.formatwarning, one_line
-    if "" not in sys.path:
-        sys.path.append("")  # classes of the user's own in the working directory, after all that is installed
     try:
+        arguments, given = permissions.parsed(arguments)
         command = arguments[0] if arguments else "--help"
         if command in ("-h", "--help"):
             print(HELP.format(commands="\n".join(f"  {name:<10} {about}" for name, (_, about) in COMMANDS.items())))
@@ -77,11 +84,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
         module, _, function = COMMANDS[command][0].partition(":")
-        run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-        with Progress(command):
+        if command not in TRUSTING:
+            arguments = permissions.without_trusted(arguments)
+        with permissions.limited(given), limited_parsing(), Progress(command):
+            run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
             return run(arguments) or 0
     except InputError as error:
         return _tell(str(error))
+    except ValueError as error:  # a parser wraps what a constructor raises
+        found = message_inside(error)
+        if found is None:
+            raise
+        return _tell(found)
     except KeyboardInterrupt:
         remedy = "--ckpt_path last goes on with a fit" if arguments[:1] == ["fit"] else "the same command goes on"
         print(f"stopped; what was finished is on disk, and {remedy}", file=sys.stderr)
@@ -100,9 +114,9 @@ def one_line(
     """A warning in one line: the text alone for the user of this package, with its place for those of others."""
     own = Path(__file__).parents[1] in Path(filename).parents
     where = "" if own else f"{Path(filename).name}:{lineno}: {category.__name__}: "
-    return f"warning: {where}{message}\n"
+    return display.message(f"warning: {where}{message}\n")
 
 
 def _tell(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(display.message(f"error: {message}"), file=sys.stderr)
     return 1

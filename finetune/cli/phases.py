@@ -14,6 +14,7 @@ from rich.table import Table
 from finetune.cli import inputs
 from finetune.cli.inputs import built
 from finetune.cli.sample import claim
+from finetune.display import cell, message
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
 from finetune.sampling import phase_plots
@@ -111,7 +112,7 @@ def computed(
     crystals = crystals_of(structures, elements, relaxation.max_atoms)
     known, failed = relaxed_entries(crystals, built(calculator), relaxation, cache, name)
     for crystal, reason in failed.items():
-        print(f"left out {crystal}: {reason}")
+        print(message(f"left out {crystal}: {reason}"))
     return known, name
 
 
@@ -122,22 +123,24 @@ def tell(prediction: Prediction, source: str) -> None:
     title = f"{first} + {second}"
     if prediction.open_to:
         title += f", open to {prediction.open_to} at {prediction.potential:g} eV"
-    table = Table("x", "eV/atom", "kJ/mol", "reaction", title=title)
+    table = Table("x", "eV/atom", "kJ/mol", "reaction", title=cell(title, "table.title"))
     for column in table.columns[:3]:
         column.justify = "right"
         column.no_wrap = True
     for r in prediction.reactions:
         strongest = "bold" if r is prediction.strongest and r.energy < 0 else None
-        row = (f"{r.x:.3f}", f"{r.energy:z.3f}", f"{r.energy_kJ_per_mol:z.0f}", r.equation)
+        row = (f"{r.x:.3f}", f"{r.energy:z.3f}", f"{r.energy_kJ_per_mol:z.0f}", cell(r.equation))
         table.add_row(*row, style=strongest)
     console.print(table)
     counted = f", {prediction.open_to} not counted" if prediction.open_to else ""
     print(f"x: share of the atoms that come from {first}{counted}")
-    print(f"energies: {source}")
+    print(message(f"energies: {source}"))
     if prediction.uptakes:
         steps = Table("compound", "up to µ, eV", f"{prediction.open_to} taken up", "phases")
         for step in prediction.uptakes:
-            steps.add_row(step.compound, f"{step.potential:z.3f}", f"{step.amount:z.3g}", side(step.products))
+            steps.add_row(
+                cell(step.compound), f"{step.potential:z.3f}", f"{step.amount:z.3g}", cell(side(step.products))
+            )
         console.print(steps)
     for name, height in zip(prediction.reactants, prediction.above_hull, strict=True):
         if height > 1e-6:

@@ -13,6 +13,7 @@ from ase.calculators.calculator import Calculator
 
 from finetune.cli import inputs
 from finetune.cli.inputs import built
+from finetune.display import message
 from finetune.errors import InputError
 from finetune.files import write_frames, write_text
 from finetune.progress import Progress
@@ -108,6 +109,6 @@ def merge(parts: Path, output: Path, names: list[str]) -> None:
         rejected.update(json.loads((parts / f"{name}.rejected.json").read_text()))
     write_frames(output, frames)
     families = Counter(atoms.info["family"] for atoms in frames)
-    print(f"{len(frames)} frames in {output}: " + ", ".join(f"{n} {family}" for family, n in families.items()))
+    print(message(f"{len(frames)} frames in {output}: " + ", ".join(f"{n} {family}" for family, n in families.items())))
     reasons = ", ".join(f"{n} {reason}" for reason, n in rejected.most_common())
-    print(f"{rejected.total()} rejected" + (f": {reasons}" if reasons else ""))
+    print(message(f"{rejected.total()} rejected" + (f": {reasons}" if reasons else "")))

@@ -23,7 +23,7 @@ from finetune.comparison.recorded import Recorded
 from finetune.data.frames import data_hash
 from finetune.data.reading import read
 from finetune.errors import InputError
-from finetune.labelling.calculated import Calculated, build
+from finetune.labelling.calculated import Calculated, build, check_classes
 from finetune.potential import Potential
 from finetune.provenance import TrainingData
 
@@ -118,6 +118,10 @@ class Foreign(Column):
 
     calculator_class: str
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that a command may build the calculator and the objects in its settings."""
+        check_classes(self.calculator_class, self.settings)
 
     def calculator(self) -> BaseCalculator:
         """Build it.

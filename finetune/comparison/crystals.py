@@ -51,7 +51,7 @@ class Crystals(Observable):
 
     def numbers(self) -> set[int]:
         """Return the atomic numbers of the phases."""
-        return {int(z) for entry in self.entries() for z in Structure.from_dict(entry["structure"]).atomic_numbers}
+        return {int(z) for entry in self.entries() for z in structure(entry).atomic_numbers}
 
     def entries(self) -> list[dict[str, Any]]:
         """The phases with their DFT values.
@@ -68,6 +68,12 @@ class Crystals(Observable):
         if missing:
             raise InputError(f"{self.file} has no {self.kind} of {', '.join(missing)}; it has {', '.join(known)}")
         return [known[phase] for phase in self.phases or known]
+
+
+def structure(entry: Mapping[str, Any]) -> Structure:
+    """The crystal of a phase. Further properties are left out: pymatgen would import the classes that they name."""
+    sites = [{"species": site["species"], "abc": site["abc"]} for site in entry["structure"]["sites"]]
+    return Structure.from_dict({"lattice": entry["structure"]["lattice"], "sites": sites})
 
 
 def subject(entry: Mapping[str, Any]) -> str:
@@ -109,7 +115,7 @@ class Elasticity(Crystals):
         for entry in self.entries():
             with warnings.catch_warnings():  # R² of components that vanish by symmetry
                 warnings.simplefilter("ignore")
-                found = strains.calc(Structure.from_dict(entry["structure"]))
+                found = strains.calc(structure(entry))
             figures += _moduli(subject(entry), found["bulk_modulus_vrh"], found["shear_modulus_vrh"])
         return Measured(figures)
 
@@ -178,7 +184,7 @@ class Phonons(Crystals):
                 warnings.catch_warnings()
             ):  # acoustic modes at Gamma a hair above zero count as classical, as they should
                 warnings.filterwarnings("ignore", message=".*acoustic mode.* at Gamma")
-                found = modes.calc(Structure.from_dict(entry["structure"]))
+                found = modes.calc(structure(entry))
             thermal, name, mesh = found["thermal_properties"], subject(entry), found["phonon"].mesh
             capacity = float(np.interp(300.0, thermal["temperatures"], thermal["heat_capacity"]))
             spectrum = Spectrum.from_mesh(mesh.frequencies, mesh.weights)

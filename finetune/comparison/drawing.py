@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from finetune.comparison.figures import Curve
+from finetune.display import in_page
 from finetune.plots import COLOURS
 
 BLACK = "#000000"
@@ -34,7 +35,9 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
         return None
     wide = min(WIDE, len(titles))
     rows = math.ceil(len(titles) / wide)
-    figure = make_subplots(rows, wide, subplot_titles=titles, vertical_spacing=0.32 / rows, horizontal_spacing=0.08)
+    figure = make_subplots(
+        rows, wide, subplot_titles=list(map(in_page, titles)), vertical_spacing=0.32 / rows, horizontal_spacing=0.08
+    )
     shown: set[str] = set()
     labels: dict[int, str] = {}
     for name in _order(curves, reference):
@@ -47,9 +50,9 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
             for trace in _traces(curve, name, style, name not in shown):
                 figure.add_trace(trace, **where)
             shown.add(name)
-            figure.update_xaxes(title_text=curve.x_label, title_standoff=4, **where)
+            figure.update_xaxes(title_text=in_page(curve.x_label), title_standoff=4, **where)
             if place % wide == 0 or labels.get(place - 1) != curve.y_label:
-                figure.update_yaxes(title_text=curve.y_label, title_standoff=4, **where)
+                figure.update_yaxes(title_text=in_page(curve.y_label), title_standoff=4, **where)
             labels[place] = curve.y_label
     for place, title in enumerate(titles):
         where = {"row": place // wide + 1, "col": place % wide + 1}
@@ -89,7 +92,7 @@ def _traces(curve: Curve, name: str, style: tuple[str, str, str], first: bool) -
         go.Scatter(
             x=x,
             y=y,
-            name=name,
+            name=in_page(name),
             legendgroup=name,
             showlegend=first,
             mode=MODES[curve.style],

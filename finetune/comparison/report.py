@@ -18,6 +18,7 @@ from finetune.comparison.compare import Comparison
 from finetune.comparison.drawing import panels
 from finetune.comparison.figures import Curve
 from finetune.comparison.verdicts import Judged, times
+from finetune.display import in_markdown, printable
 from finetune.files import write_text
 
 SYMBOLS = {"same": "≈", "within": "●", "near": "◐", "off": "○", "beyond": "▲", "failed": "✕", "told": "–", "none": ""}
@@ -153,27 +154,27 @@ def told_number(value: float | None) -> str:
 def markdown(content: Mapping[str, Any]) -> str:
     """The matrix with the worst figures, and what gave no result, for a pull request."""
     names = [name for name in content["columns"] if name != content["reference"]]
-    lines = [f"## {content['title']}", ""]
+    lines = [f"## {in_markdown(content['title'])}", ""]
     if content["reference"]:
         lines += [
-            f"Each cell: how far the worst figure is from {content['reference']}, {UNIT}. "
+            f"Each cell: how far the worst figure is from {in_markdown(content['reference'])}, {UNIT}. "
             + ", ".join(f"{SYMBOLS[word]} {MEANING[word]}" for word in MEANING),
             "",
         ]
-    lines += ["| | " + " | ".join(map(_escaped, names)) + " |", "|---|" + "---|" * len(names)]
+    lines += ["| | " + " | ".join(map(in_markdown, names)) + " |", "|---|" + "---|" * len(names)]
     faults, alike = [], []
     for row in content["rows"]:
         cells = [row["cells"].get(name) for name in names]
-        lines.append(f"| {_escaped(row['heading'])} | " + " | ".join(map(_told, cells)) + " |")
+        lines.append(f"| {in_markdown(row['heading'])} | " + " | ".join(map(_told, cells)) + " |")
         failed = [(name, cell) for name, cell in row["cells"].items() if cell["verdict"] == "failed"]
-        faults += [f"- no result: {row['heading']}, {name}: {cell['error']}" for name, cell in failed]
-        alike += [f"- not distinguishable: {row['heading']}, {a} and {b}" for a, b in row.get("alike", [])]
+        faults += [in_markdown(f"- no result: {row['heading']}, {name}: {cell['error']}") for name, cell in failed]
+        alike += [in_markdown(f"- not distinguishable: {row['heading']}, {a} and {b}") for a, b in row.get("alike", [])]
     lines += [
         "",
         *faults,
         *alike,
         *([""] if faults or alike else []),
-        *(f"    {command}" for command in content["commands"]),
+        *(f"    {printable(command)}" for command in content["commands"]),
         "",
     ]
     return "\n".join(lines)
@@ -182,16 +183,12 @@ def markdown(content: Mapping[str, Any]) -> str:
 def _told(cell: Mapping[str, Any] | None) -> str:
     """A cell with its figure and warning, for a table in Markdown."""
     more = "; ".join(text for text in (cell["detail"], warning(cell)) if text) if cell else ""
-    return _escaped(f"{summary(cell)} ({more})" if more else summary(cell))
+    return in_markdown(f"{summary(cell)} ({more})" if more else summary(cell))
 
 
 def warning(cell: Mapping[str, Any]) -> str:
     """What makes a cell worth less than it seems."""
     return f"⚠ {cell['warning']}" if cell.get("warning") else ""
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def page(content: Mapping[str, Any]) -> str:

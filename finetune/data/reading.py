@@ -15,6 +15,7 @@ from finetune.data.compression import COMPRESSED
 from finetune.data.frames import Frame
 from finetune.data.labels import LabelKeys, find_labels
 from finetune.data.structures import UNREADABLE, VASP, kind_of, read_images, unknown_elements
+from finetune.display import printable
 from finetune.errors import InputError
 
 __all__ = ["UNREADABLE", "expand", "read"]
@@ -113,4 +114,4 @@ def _frame(path: Path, index: int, atoms: Atoms, vasp: bool, given: dict[str, An
     full = path.resolve()
     formula = "" if unknown_elements(atoms) else atoms.get_chemical_formula()  # `check` refuses such a frame
     group = atoms.info.get("group", f"{full.parent.name}/{full.name}:{formula}")
-    return Frame(atoms, given, str(path), index, str(family), str(group))
+    return Frame(atoms, given, printable(path), index, printable(family), printable(group))

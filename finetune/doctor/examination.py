@@ -14,6 +14,7 @@ from rich.text import Text
 from finetune.data.frames import Frame, without_isolated
 from finetune.data.labels import LabelKeys
 from finetune.data.splitting import subset
+from finetune.display import cell
 from finetune.doctor.bonding import bonding
 from finetune.doctor.contents import isolated, label_keys, plain_units, settings, unusable
 from finetune.doctor.coverage import Coverage, coverage, covered, outliers, too_close
@@ -89,10 +90,10 @@ class Examination:
         table.add_column("verdict", no_wrap=True)
         table.add_column("what was seen, and what to do")
         for finding in self.findings:
-            words = Text(finding.words)
+            words = cell(finding.words)
             if finding.remedy:
-                words.append(f"\n→ {finding.remedy}", style="italic")
-            table.add_row(finding.check, Text(finding.verdict, style=COLOURS[finding.verdict]), words)
+                words.append(cell(f"\n→ {finding.remedy}", "italic"))
+            table.add_row(cell(finding.check), Text(finding.verdict, style=COLOURS[finding.verdict]), words)
         return table
 
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from finetune.data.frames import Frame
+from finetune.display import in_plot
 from finetune.doctor.coverage import EDGES, Coverage
 from finetune.plots import COLOURS, GREY, LEGEND_COLUMNS, bare, look, save
 from finetune.references import compositions, fit_references
@@ -98,7 +99,9 @@ def energies(frames: Sequence[Frame], path: Path) -> None:
         axes.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
         bare(axes)
     panels[0].set_ylabel("energy beyond composition, eV/atom")
-    handles = [panels[0].scatter([], [], label=family, linewidths=0, **look(k)) for k, family in enumerate(families)]
+    handles = [
+        panels[0].scatter([], [], label=in_plot(family), linewidths=0, **look(k)) for k, family in enumerate(families)
+    ]
     _below(figure, handles)
     save(figure, path)
 
@@ -125,7 +128,7 @@ def _line(k: int) -> dict[str, Any]:
 
 def _legend(figure: Figure, axes: Axes, families: Sequence[str]) -> None:
     """One legend of lines below all panels."""
-    _below(figure, [axes.plot([], [], label=family, **_line(k))[0] for k, family in enumerate(families)])
+    _below(figure, [axes.plot([], [], label=in_plot(family), **_line(k))[0] for k, family in enumerate(families)])
 
 
 def _below(figure: Figure, handles: Sequence[object]) -> None:

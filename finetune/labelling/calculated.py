@@ -20,6 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
+from finetune import permissions
 from finetune.errors import InputError
 from finetune.labelling.core import Labeller, Outcome
 from finetune.labelling.kpoints import Grid
@@ -28,7 +29,7 @@ LOG_BYTES = 200_000  # of a log, its end is kept
 LOGS = ("log.txt", "*.pwo", "*.out", "*.err", "OUTCAR")  # where codes print
 STARTS = ("command", "profile")  # settings that say how a code is started, which the labels do not depend on
 EFFORT = ("maxiter",)  # settings that say how long a code tries, which a label that has converged does not depend on
-OWN = "install it, or, if it is a file of yours, start where it is or name its folder in PYTHONPATH"
+OWN = "install it, or, if it is a file of yours, add --allow with its name or name its folder in PYTHONPATH"
 HEAD_BYTES = 100_000  # of a log, where a code says its version
 VERSIONS = {  # how programs outside Python print their version
     "PWSCF": re.compile(r"Program PWSCF v\.?\s*([\w.]+)"),
@@ -36,6 +37,7 @@ VERSIONS = {  # how programs outside Python print their version
     "CP2K": re.compile(r"CP2K\| version string:\s+CP2K version (\S+)"),
 }
 MODELS = ("finetune.calculator", "finetune.calculators.calculator")  # whose labels are those of a model of ours
+OBJECTS = ({"class_path"}, {"class_path", "init_args"})  # keys of settings that describe an object
 EXTRAS = ("gpaw",)  # codes that an extra of this package brings, by its name
 
 
@@ -63,6 +65,10 @@ class Calculated(Labeller):
     fallbacks: list[dict[str, Any]] = field(default_factory=list)
     kpoints: Grid | None = None
     force: float = 1000.0
+
+    def __post_init__(self) -> None:
+        """Check that a command may build the calculator and the objects in its settings."""
+        check_classes(self.calculator, self.settings, self.fallbacks)
 
     def method(self) -> dict[str, Any]:
         """Calculator, settings, version; not fallbacks, where output goes, how it is started, how long it tries.
@@ -167,12 +173,29 @@ def with_labels(atoms: Atoms, calculator: BaseCalculator) -> Atoms:
     return labelled
 
 
+def check_classes(path: str, *settings: Any) -> None:
+    """Check that a command may build the object behind a dotted name, and those that settings name by `class_path`.
+
+    Raises:
+        InputError: a class that needs `--allow`.
+    """
+    permissions.check(path)
+    for value in settings:
+        if isinstance(value, Mapping):
+            named = [value["class_path"]] if set(value) in OBJECTS else []
+            for name in named:
+                permissions.check(str(name))
+            check_classes(path, *value.values())
+        elif isinstance(value, list | tuple):
+            check_classes(path, *value)
+
+
 def build(path: str, arguments: Mapping[str, Any]) -> Any:
     """The object behind a dotted name, called with arguments; those that name a `class_path` are built first."""
 
     def built(value: Any) -> Any:
         if isinstance(value, Mapping):
-            if set(value) in ({"class_path"}, {"class_path", "init_args"}):
+            if set(value) in OBJECTS:
                 return build(value["class_path"], value.get("init_args", {}))
             return {key: built(item) for key, item in value.items()}
         return [built(item) for item in value] if isinstance(value, list | tuple) else value
@@ -188,6 +211,7 @@ def _imported(path: str) -> Callable[..., Any]:
     """
     module, _, name = path.rpartition(".")
     package = path.partition(".")[0]
+    permissions.check(path)
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 CLUSTERS = ("parsl", "distributed", "executorlib")  # whose errors are not those of the work
 DEAD = ("WorkerLost", "ManagerLost", "KilledWorker")  # but for those of a worker that died over it
+LOOPBACK = "127.0.0.1"
 FOLDER = "finetune-label-"  # and the process that it belongs to
 
 
@@ -97,6 +98,7 @@ def begin(threads: int, folder: str) -> None:
     """Limit the threads of a worker, and end it and its children as soon as its parent is no longer there."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)))
     os.environ["TMPDIR"] = folder
+    os.environ.pop("PYTHONSAFEPATH", None)  # was for the start of this process, not for the codes that it runs
     os.setpgid(0, 0)
     warnings.filterwarnings("ignore", "no training frame contains")  # the command itself warns
     end_with_parent()
@@ -121,9 +123,15 @@ def dask(address: str | None = None, workers: int = 2) -> Executor:
         address: of the scheduler, `tcp://host:8786`; None starts a cluster on this machine.
         workers: number of processes of a local cluster.
 
+    The dashboard of a local cluster listens on this machine only.
+
     Raises:
-        InputError: Dask is not installed.
+        InputError: Dask is not installed, or a configuration names an address without `--allow`.
     """
+    if address is not None:  # its answers are pickles
+        from finetune import permissions
+
+        permissions.check("finetune.labelling.dask")
     try:
         import dask.config
         from distributed import Client, LocalCluster
@@ -133,7 +141,9 @@ def dask(address: str | None = None, workers: int = 2) -> Executor:
         raise InputError(f"Dask is not installed ({error}); pip install 'finetune-interface[cluster]'") from error
     if address is None:
         dask.config.set({"distributed.worker.daemon": False})  # cells of a comparison are processes of their own
-        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
+        cluster = LocalCluster(
+            n_workers=workers, threads_per_worker=1, host=LOOPBACK, dashboard_address=f"{LOOPBACK}:0"
+        )
         client = Client(cluster)
     else:
         client = Client(address)

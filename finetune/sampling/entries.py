@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -18,7 +20,14 @@ from ase.calculators.calculator import BaseCalculator
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from pymatgen.core import Composition
-from pymatgen.entries.computed_entries import ComputedEntry
+from pymatgen.entries.computed_entries import (
+    CompositionEnergyAdjustment,
+    ComputedEntry,
+    ConstantEnergyAdjustment,
+    EnergyAdjustment,
+    ManualEnergyAdjustment,
+    TemperatureEnergyAdjustment,
+)
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
@@ -29,6 +38,12 @@ from finetune.sampling.crystals import primitive_cells
 
 SWELLS = 1.5  # a crystal whose volume grows by more has fallen apart
 BOUND = Limits(sparsest_A3=math.inf, isolated_A=None)  # heavy alkali metals are sparse and their atoms far apart
+ADJUSTMENTS: tuple[type[Any], ...] = (
+    CompositionEnergyAdjustment,
+    ConstantEnergyAdjustment,
+    ManualEnergyAdjustment,
+    TemperatureEnergyAdjustment,
+)
 KEY = "MP_API_KEY"
 
 
@@ -73,8 +88,7 @@ def read_entries(path: Path) -> list[ComputedEntry]:
         InputError: the file is not there or is something else.
     """
     try:
-        content = json.loads(path.read_text())
-        entries = [ComputedEntry.from_dict(entry) for entry in content]
+        entries = [plain_entry(entry) for entry in json.loads(path.read_text())]
     except OSError as error:
         raise InputError(f"cannot read {path} ({error}); give a JSON file of computed entries") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -82,6 +96,35 @@ def read_entries(path: Path) -> list[ComputedEntry]:
     if wrong := [str(entry.entry_id) for entry in entries if not np.isfinite(entry.energy)]:
         raise InputError(f"{path} has entries without an energy: {', '.join(wrong[:5])}; drop them")
     return entries
+
+
+def plain_entry(content: Mapping[str, Any]) -> ComputedEntry:
+    """The entry of a dict as `ComputedEntry.as_dict` writes it; classes that it names are not imported.
+
+    Raises:
+        ValueError: an energy adjustment of a kind that pymatgen does not have, or a value that is no number.
+    """
+    adjustments = [_adjustment(one) for one in content.get("energy_adjustments") or []]
+    return ComputedEntry(
+        content["composition"],
+        float(content["energy"]),
+        correction=0.0 if adjustments else float(content["correction"]),
+        energy_adjustments=adjustments,
+        parameters=content.get("parameters") or {},
+        data=content.get("data") or {},
+        entry_id=content.get("entry_id"),
+    )
+
+
+def _adjustment(content: Mapping[str, Any]) -> EnergyAdjustment:
+    """An energy adjustment from its numbers."""
+    kinds = {kind.__name__: kind for kind in ADJUSTMENTS}
+    if content["@class"] not in kinds:
+        raise ValueError(f"energy adjustment of class {content['@class']}, expected {', '.join(kinds)}")
+    kind = kinds[content["@class"]]
+    names = [name for name in inspect.signature(kind).parameters if name in content and name not in ("cls", "name")]
+    numbers = {name: float(content[name]) for name in names if name != "description" and content[name] is not None}
+    return kind(**numbers)
 
 
 def entries_text(entries: Sequence[ComputedEntry]) -> str:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from finetune import models, plots
 from finetune.data.frames import Frame, fitted_to
+from finetune.display import cell, fenced
 from finetune.evaluation import Evaluation, compare_table, evaluate
 from finetune.files import write_text
 from finetune.metrics import Errors
@@ -152,10 +153,10 @@ class RunDirectory(Callback):
             title = PARTS[name] if pl_module.solve is None else PARTS[name].replace("the epoch", "ridge and epoch")
             console.print(f"\n[bold]{title}[/bold]")
             console.print(compare_table(Errors.from_json(before[name]), result))
-        console.print(f"\nrun directory, and a model name like any other: {self.directory}")
+        console.print(cell(f"\nrun directory, and a model name like any other: {self.directory}"))
         console.print("  best.ckpt last.ckpt   weights       config.yaml provenance.json   how it was made")
         console.print("  parity-*.png curves.png   plots     metrics.csv before.json after.json summary.md   figures")
-        self._write("summary.md", "```\n" + console.export_text() + "```\n")
+        self._write("summary.md", fenced(console.export_text()))
 
     @staticmethod
     def _start(pl_module: Any) -> str:
@@ -206,10 +207,20 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def git_revision() -> str | None:
-    """Revision of the working directory, None outside a repository."""
-    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40"]
+def git_revision(source: Path = Path(__file__).parents[2]) -> str | None:
+    """Revision of the source of this package; None where it is installed without its repository.
+
+    The working directory is not asked: the configuration and the attributes of a repository name programs, which git
+    runs. Monitors of files and hooks of the source are switched off as well.
+    """
+    if not (source / ".git").exists():
+        return None
+    off = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+    command = ["git", "--no-optional-locks", *off, "describe", "--always", "--dirty", "--abbrev=40"]
+    inside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, cwd=source, env=inside, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
-from finetune import models
+from finetune import models, permissions
 from finetune.errors import InputError
 
+HARMLESS = ("project", "entity", "mode", "disabled", "run_group", "silent", "quiet", "console")  # of wandb/settings
 FILES = (models.BEST, "config.yaml", "provenance.json", "after.json", "summary.md")
 
 
@@ -59,6 +62,42 @@ class WandbRecord(Callback):
             run.log_artifact(artifact)
 
 
+def check_workspace(directory: Path) -> None:
+    """Check the settings of Weights & Biases that lie in a directory: they may come from somebody else.
+
+    Raises:
+        InputError: settings that could send the key or the data elsewhere.
+    """
+    known = {"https://api.wandb.ai", os.environ.get("WANDB_BASE_URL", "")}
+    for path in (directory / "wandb" / "settings", directory / ".wandb" / "settings"):
+        if not path.is_file():
+            continue
+        content = configparser.ConfigParser(interpolation=None)
+        try:
+            content.read_string(path.read_text())
+        except (configparser.Error, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{path}: got {type(error).__name__}, expected settings of W&B. Remove the file"
+            ) from error
+        given = {name: value for section in content.sections() for name, value in content[section].items()}
+        for name, value in ({**content.defaults(), **given}).items():
+            if name not in HARMLESS and not (name == "base_url" and value.rstrip("/") in known):
+                raise InputError(
+                    f"{path}: got {name} = {value}, which can send your key or data elsewhere. Remove the file, or set "
+                    f"WANDB_{name.upper()} yourself"
+                )
+
+
+def check_logger(logger: WandbLogger) -> None:
+    """Check that a logger has no `settings`, which name hosts among others, unless `--allow` names its class.
+
+    Raises:
+        InputError: it has.
+    """
+    if "settings" in logger._wandb_init:
+        permissions.check("lightning.pytorch.loggers.WandbLogger")
+
+
 @contextlib.contextmanager
 def account() -> Iterator[None]:
     """Report what Weights & Biases refuses, a missing key above all, in one line.
@@ -68,6 +107,8 @@ def account() -> Iterator[None]:
     """
     import wandb
 
+    check_workspace(Path.cwd())
+    os.environ.setdefault("WANDB_DISABLE_GIT", "true")  # git can run programs that a repository names
     try:
         yield
     except (wandb.errors.Error, TimeoutError) as error:
@@ -86,6 +127,7 @@ def connect(loggers: Iterable[Any]) -> None:
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
+            check_logger(logger)
             with account():
                 _ = logger.experiment
 

@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from scipy import stats
 
+from finetune.display import cell
 from finetune.errors import InputError
 from finetune.potential import Potential
 from finetune.uncertainty.calibration import LEVELS, Calibrated, p_values, scores_of
@@ -82,7 +83,8 @@ class Coverage:
         caption = (
             f"Score: {self.score}. p: that the frames are like those of the calibration, by permutation of groups."
         )
-        table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
+        note = cell(caption, "table.caption")
+        table = Table(box=box.SIMPLE_HEAD, caption=note, caption_justify="left", padding=(0, 1, 0, 0))
         covered = f"covered, %\nof {100 * self.level:g}"
         for header in (
             "",
