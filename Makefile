@@ -29,6 +29,10 @@ $(STAMP): pyproject.toml constraints.txt requirements.lock
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 found; install one, or say PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "==> environment in $(VENV) with $(PYTHON) (about 2 GB; two minutes on a fast connection)"
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip download -qq --disable-pip-version-check --no-deps -d $(VENV)/torch -c constraints.txt torch
+	@grep -q "$$(sha256sum $(VENV)/torch/torch-*.whl | cut -c 1-64)" requirements.lock || { echo "torch: got $$(sha256sum $(VENV)/torch/*), expected one of the sums in requirements.lock"; exit 1; }
+	$(PIP) --no-deps $(VENV)/torch/torch-*.whl # first, because pip would take the CUDA build where it can choose by sums
+	rm -r $(VENV)/torch
 	$(PIP) --require-hashes --no-deps -r requirements.lock
 	$(PIP) --no-build-isolation -c constraints.txt -e ".[dev,docs]" # finds all there; with CUDA, what torch itself pins
 	@touch $@

@@ -35,9 +35,8 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
         return None
     wide = min(WIDE, len(titles))
     rows = math.ceil(len(titles) / wide)
-    figure = make_subplots(
-        rows, wide, subplot_titles=list(map(in_page, titles)), vertical_spacing=0.32 / rows, horizontal_spacing=0.08
-    )
+    named = [in_page(title) for title in titles]
+    figure = make_subplots(rows, wide, subplot_titles=named, vertical_spacing=0.32 / rows, horizontal_spacing=0.08)
     shown: set[str] = set()
     labels: dict[int, str] = {}
     for name in _order(curves, reference):

@@ -94,7 +94,7 @@ def check_logger(logger: WandbLogger) -> None:
     Raises:
         InputError: it has.
     """
-    if "settings" in logger._wandb_init:
+    if logger._wandb_init.get("settings") is not None:
         permissions.check("lightning.pytorch.loggers.WandbLogger")
 
 
