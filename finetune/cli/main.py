@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import importlib
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from finetune.cli.signals import terminable
 from finetune.errors import InputError, unknown
 from finetune.progress import Progress
 
@@ -60,7 +62,8 @@ of active learning, a checkpoint (.ckpt), or somebody's MACE file (mace:PATH.mod
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; exit status 0, 1 after a mistake that a message explains, 2 for wrong usage, 130 if stopped.
 
-    A command may give another status: that of `doctor` is 1 where training should not go on.
+    Stopped by SIGTERM it is 143. A command may give another status: that of
+    `doctor` is 1 where training should not go on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     before, warnings.formatwarning = warnings.formatwarning, one_line
@@ -78,20 +81,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise unknown("command", command, COMMANDS)
         module, _, function = COMMANDS[command][0].partition(":")
         run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-        with Progress(command):
-            return run(arguments) or 0
+        with terminable() as received:
+            return stoppable(run, arguments, received)
     except InputError as error:
         return _tell(str(error))
-    except KeyboardInterrupt:
-        remedy = "--ckpt_path last goes on with a fit" if arguments[:1] == ["fit"] else "the same command goes on"
-        print(f"stopped; what was finished is on disk, and {remedy}", file=sys.stderr)
-        return 130
     except OSError as error:
         if error.errno not in TOLD:
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
     finally:
         warnings.formatwarning = before
+
+
+def stoppable(run: Callable[[list[str]], int | None], arguments: list[str], received: list[int]) -> int:
+    """Exit status of a command: 130 after Ctrl-C, 143 after SIGTERM, with a line how to go on.
+
+    Args:
+        run: the command.
+        arguments: its name and arguments.
+        received: gets the number of SIGTERM.
+    """
+    try:
+        with Progress(arguments[0]):
+            return run(arguments) or 0
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and not received:
+            raise
+        by = " by SIGTERM" if received else ""
+        remedy = "--ckpt_path last goes on with a fit" if arguments[0] == "fit" else "the same command goes on"
+        print(f"stopped{by}; what was finished is on disk, and {remedy}", file=sys.stderr)
+        return 128 + (received or [signal.SIGINT])[0]
 
 
 def one_line(

@@ -17,8 +17,8 @@ from finetune.comparison.figures import Figure
 from finetune.comparison.observable import Observable
 from finetune.comparison.verdicts import Judged, Verdict, judge
 from finetune.errors import InputError, unknown
-from finetune.files import locked
 from finetune.labelling.executors import withdraw
+from finetune.locks import locked
 from finetune.progress import Progress
 from finetune.provenance import TrainingData, overlap_message, unseen_message
 
@@ -140,7 +140,7 @@ def compare(
     provenance = {name: maker.provenance() for name, maker in columns.items()}
     fitted = {name: hashes for name, maker in columns.items() if (hashes := maker.fitted_to())}
     warnings = _warnings(rows, columns, fitted)
-    with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
+    with locked(place):
         results = _run(cells, executor, progress) if computed else _kept(cells)
     return Comparison(columns, rows, results, reference, provenance, warnings)
 
