@@ -55,13 +55,18 @@ class Held:
         except OSError:
             return False
 
-    def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
+    def release(self, empty: bool = True) -> None:
+        """Give the lock back; a second call does nothing.
+
+        Args:
+            empty: remove the note of the holder from the file.
+        """
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor < 0:
             return
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
+            if empty:
+                os.ftruncate(descriptor, 0)
         os.close(descriptor)
         if self.soft is not None:
             self.soft.release()
@@ -117,13 +122,15 @@ def take(path: Path) -> Held:
     """
     for _ in range(TRIES):
         held = _take(path)
-        if held.is_there():
+        if held is not None and held.is_there():
             return held
-        held.release()  # removed by another process before it was locked
+        if held is not None:
+            held.release()  # removed by another process before it was locked
     raise OSError(errno.EAGAIN, "the lock file is removed again and again", str(path))
 
 
-def _take(path: Path) -> Held:
+def _take(path: Path) -> Held | None:
+    """Take a lock file; None where it had another name too (a backup by hard links) and was removed."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -133,10 +140,14 @@ def _take(path: Path) -> Held:
         raise _foreign(path) from error
     try:
         status = os.fstat(descriptor)
-        note = os.pread(descriptor, 4096, 0)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or (note and not note.startswith(b'{"process": ')):
+        note = os.pread(descriptor, 4096, 0) if stat.S_ISREG(status.st_mode) else b"no file"
+        if note and not note.startswith(b'{"process": '):
             raise _foreign(path)
         soft = _lock(path, descriptor, note)
+        if status.st_nlink > 1:
+            path.unlink()
+            Held(path, descriptor, soft).release(empty=False)
+            return None
     except BaseException:
         os.close(descriptor)
         raise

@@ -23,11 +23,12 @@ from ase import Atoms
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
-from finetune.files import damaged, make_folder, read_frames, read_record, sweep, write_frames, write_text
+from finetune.files import damaged, read_frames, read_record, sweep, write_frames, write_text
 from finetune.labelling.core import Method, Outcome
 from finetune.locks import locked
 
 DEATHS = 2  # times that a worker may die over a frame, computed alone, before it is kept aside
+LABELLED = "*.extxyz"  # files of a store
 RETRIED = "Remove it, and the same command tries the frame again."
 NEW: Mapping[str, Any] = MappingProxyType({"reasons": [], "deaths": 0, "suspect": False, "lost": ""})
 
@@ -36,7 +37,7 @@ class Store:
     """Labelled and failed frames of one method in one directory.
 
     Args:
-        directory: made if it is not there.
+        directory: of the labels; it is made, and gets the method, where frames are labelled.
         labeller: whose labels these are.
 
     Raises:
@@ -44,19 +45,18 @@ class Store:
     """
 
     def __init__(self, directory: Path, labeller: Method) -> None:
-        self.directory, self.method = directory, labeller.method_hash()
-        for folder in (directory, directory / "failed", directory / "logs"):
-            make_folder(folder)
-        claim(directory, labeller, "*.extxyz")
+        self.directory, self.labeller, self.method = directory, labeller, labeller.method_hash()
+        check_method(directory, labeller, LABELLED)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other runs out while this one computes, and clear away what a killed one left half written.
 
         Raises:
-            InputError: another run is computing into this directory.
+            InputError: another run is computing into this directory, or it is of another method.
         """
         with locked(self.directory, "choose another --output"):
+            claim(self.directory, self.labeller, LABELLED)
             sweep(self.directory)
             yield
 
@@ -166,17 +166,26 @@ def claim(directory: Path, method: Method, holds: str) -> None:
     Raises:
         InputError: the directory is of another method.
     """
-    make_folder(directory)
-    record, text = directory / "method.json", json.dumps(method.method(), indent=1, sort_keys=True) + "\n"
+    if not check_method(directory, method, holds):
+        write_text(directory / "method.json", json.dumps(method.method(), indent=1, sort_keys=True) + "\n")
+
+
+def check_method(directory: Path, method: Method, holds: str) -> bool:
+    """Whether a directory is of a method; false where it has no method yet.
+
+    Raises:
+        InputError: it is of another method; see `claim` for the arguments.
+    """
+    record, text = directory / "method.json", json.dumps(method.method())
     if not record.exists() or not any(directory.glob(holds)):
-        write_text(record, text)
-        return
+        return False
     before = read_record(record, "Remove it if the labels are of the method of this command; their frames are checked.")
     if before != json.loads(text):
         raise InputError(
             f"{directory} is of another method ({_difference(before, json.loads(text))}); "
             "frames of two methods do not mix: choose another --output"
         )
+    return True
 
 
 def identity(atoms: Atoms) -> str:
