@@ -102,6 +102,8 @@ class Store:
         """Keep what became of a frame: labels, or the frame aside with its reasons; the log in both cases."""
         if outcome.log:
             write_text(self.directory / "logs" / f"{name}.txt", outcome.log)
+        if outcome.atoms is not None and identity(outcome.atoms) != name:
+            outcome = Outcome(None, ["the labeller returned another structure"], "", outcome.wall_s)
         if outcome.atoms is not None:
             write_frames(self.directory / f"{name}.extxyz", [outcome.atoms])
             self.forget(name)
