@@ -1,10 +1,10 @@
 """Model names, and the one checkpoint format: what rebuilds a potential, and its weights.
 
 A checkpoint is a dict with `potential` (`class_path` and plain `init_args`, nested for a potential made of potentials)
-and `state_dict` (tensors). It is read with `weights_only=True`: nothing in it is executed. Lightning's `.ckpt` of a run
-has both beside the state of the optimiser, so it is a model as well. The entry `training`, where the potential was
-fitted, lists the elements with their numbers of training frames and atoms, and the beginnings of the hashes of the
-training and validation structures (`finetune.provenance.TrainingData`).
+and `state_dict` (tensors), with a SHA-256 of its content (`checksum`). It is read with `weights_only=True`: nothing in
+it is executed. Lightning's `.ckpt` of a run has both beside the state of the optimiser, so it is a model as well. The
+entry `training`, where the potential was fitted, lists the elements with their numbers of training frames and atoms,
+and the beginnings of the hashes of the training and validation structures (`finetune.provenance.TrainingData`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from finetune.checksums import read_tensors, write_tensors
 from finetune.committee import Committee
 from finetune.errors import InputError, unknown
-from finetune.files import whole
 from finetune.potential import Potential
 from finetune.provenance import TrainingData, of_directory
 
@@ -92,7 +91,7 @@ def names(family: str) -> dict[str, str]:
 
 def save(potential: Potential, path: str | os.PathLike[str], **about: Any) -> None:
     """Write a potential as a single file, whole or not at all; `about` holds plain facts about it."""
-    write_whole({"format": FORMAT, **packed(potential), "about": about}, Path(path))
+    write_tensors({"format": FORMAT, **packed(potential), "about": about}, Path(path))
 
 
 def packed(potential: Potential) -> dict[str, Any]:
@@ -102,33 +101,16 @@ def packed(potential: Potential) -> dict[str, Any]:
     return content if potential.training_data is None else {**content, TRAINING: potential.training_data.plain()}
 
 
-def write_whole(content: Any, path: Path) -> None:
-    """`torch.save` to a `.partial` beside the file, then rename: a reader sees a whole file or none.
-
-    Raises:
-        InputError: the disk is full or not writable.
-    """
-    with whole(path) as partial, partial.open("wb") as stream:
-        try:
-            torch.save(content, stream)
-        except RuntimeError as error:  # torch's word for a full disk
-            raise OSError(str(error)) from error
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; nothing in it is executed.
 
     Raises:
-        InputError: damaged, not plain, or not a checkpoint of this package.
+        InputError: damaged (its checksums are verified), not plain, or not a checkpoint of this package.
     """
     if path.suffix in STRUCTURES:
         raise InputError(f"{path} is a file of structures, not a model; the model comes first, then the file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle protocol; what matters is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensors(path)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds more than plain weights and is not opened ({str(error).splitlines()[0]})"

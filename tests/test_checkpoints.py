@@ -17,6 +17,7 @@ from finetune import models
 from finetune.adapting import Shifted
 from finetune.backbones.chgnet import CHGNet
 from finetune.errors import InputError
+from finetune.files import sweep
 from finetune.potential import Potential
 
 from .contract import built
@@ -80,7 +81,7 @@ def test_a_run_directory_is_its_best_checkpoint(tmp_path, best, last, expected):
 
 
 def test_a_directory_without_checkpoint_is_refused(tmp_path):
-    (tmp_path / "best.ckpt.partial").write_bytes(b"half")
+    (tmp_path / "best.ckpt.0123456789ab.partial").write_bytes(b"half")
     with pytest.raises(InputError, match=r"holds no best\.ckpt or last\.ckpt"):
         finetune.load(tmp_path)
 
@@ -88,10 +89,11 @@ def test_a_directory_without_checkpoint_is_refused(tmp_path):
 def test_what_a_killed_writer_left_is_never_read_and_does_not_stand_in_the_way(tmp_path):
     directory = run_directory(tmp_path / "run", 1.0, None)
     whole = (directory / models.BEST).read_bytes()
-    (directory / "best.ckpt.partial").write_bytes(whole[: len(whole) // 2])
+    (directory / "best.ckpt.0123456789ab.partial").write_bytes(whole[: len(whole) // 2])
     assert finetune.load(directory).references[3] == 1.0
     finetune.save(Shifted(CHGNet.tiny(), {3: 3.0}), directory / models.BEST)
     assert finetune.load(directory).references[3] == 3.0
+    sweep(directory)
     assert [path.name for path in directory.iterdir()] == [models.BEST]
 
 

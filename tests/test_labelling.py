@@ -511,7 +511,7 @@ def test_mistakes_in_the_config_are_told_without_a_traceback(tmp_path, change, w
 
 
 def test_a_run_forgets_what_a_killed_one_left_half_written(tmp_path):
-    (tmp_path / "0123.extxyz.partial").write_text("2\nhalf")
+    (tmp_path / "0123.extxyz.0123456789ab.partial").write_text("2\nhalf")
     label(frames(1), Calculated("ase.calculators.lj.LennardJones"), ThreadPoolExecutor(1), tmp_path)
     assert not list(tmp_path.glob("*.partial"))
 
@@ -520,9 +520,9 @@ def test_two_runs_do_not_label_into_one_directory_and_reading_disturbs_neither(t
     labeller = Calculated("ase.calculators.lj.LennardJones")
     store = Store(tmp_path, labeller)
     with store.alone():
-        (tmp_path / "0123.extxyz.partial").write_text("2\nhalf")
-        with pytest.raises(InputError, match="another run"):
+        (tmp_path / "0123.extxyz.0123456789ab.partial").write_text("2\nhalf")
+        with pytest.raises(InputError, match="that process"):
             label(frames(1), labeller, ThreadPoolExecutor(1), tmp_path)
         assert report(frames(1), Store(tmp_path, labeller)).missing == [identity(frames(1)[0])]
-        assert (tmp_path / "0123.extxyz.partial").exists()
+        assert (tmp_path / "0123.extxyz.0123456789ab.partial").exists()
     assert len(label(frames(1), labeller, ThreadPoolExecutor(1), tmp_path).labelled) == 1

@@ -452,10 +452,10 @@ def test_a_campaign_is_a_model_its_last_finished_committee(files: dict[str, str]
 
 
 def test_what_a_killed_command_left_half_written_is_swept_away(tmp_path: Path) -> None:
-    (tmp_path / "labels.inputs/abc.partial").mkdir(parents=True)
-    (tmp_path / "labels.inputs/abc.partial/POSCAR").touch()
+    (tmp_path / "labels.inputs/abc.0123456789ab.partial").mkdir(parents=True)
+    (tmp_path / "labels.inputs/abc.0123456789ab.partial/POSCAR").touch()
     (tmp_path / "labels.inputs/whole").mkdir()
-    (tmp_path / "train.extxyz.partial").touch()
+    (tmp_path / "train.extxyz.0123456789ab.partial").touch()
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["labels.inputs", "whole"]
 

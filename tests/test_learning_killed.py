@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from finetune.files import locked
+from finetune.locks import locked
 
 from .campaigns import answers, write_config, write_files
 from .commands import command, process
@@ -37,11 +37,11 @@ def files_in(directory: Path) -> int:
 
 def test_two_campaigns_do_not_compute_into_one_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "learn.yaml", write_files(tmp_path), "ase.calculators.emt.EMT")
-    with locked(tmp_path / "run", "of the test"):
+    with locked(tmp_path / "run"):
         assert command("learn", "-c", config, "--directory", tmp_path / "run") == 1
     errors = capsys.readouterr().err
-    assert "another campaign is computing into" in errors
-    assert "choose another directory" in errors
+    assert "that process" in errors
+    assert "choose another --directory" in errors
 
 
 @pytest.mark.parametrize("size", [pytest.param(1_500, marks=pytest.mark.slow), 8_000])

@@ -195,7 +195,7 @@ def test_a_fit_that_was_killed_while_it_wrote_goes_on_from_the_checkpoint_before
     directory = copy_of(killed[0], tmp_path / "run")
     for name in (models.BEST, models.LAST, "metrics.csv"):
         whole = (uninterrupted / name).read_bytes()
-        (directory / f"{name}.partial").write_bytes(whole[: len(whole) // 2])
+        (directory / f"{name}.0123456789ab.partial").write_bytes(whole[: len(whole) // 2])
     assert command(*fit_arguments(files, directory, *MORE, "--ckpt_path", "last")) == 0
     assert_equal_runs(directory, uninterrupted)
 
@@ -205,7 +205,7 @@ def test_a_fit_that_was_killed_before_its_first_checkpoint_starts_again(uninterr
     directory.mkdir()
     for name in ("config.yaml", "provenance.json", "before.json"):
         shutil.copy(uninterrupted / name, directory / name)
-    (directory / "last.ckpt.partial").write_bytes(b"half a checkpoint")
+    (directory / "last.ckpt.0123456789ab.partial").write_bytes(b"half a checkpoint")
     assert command(*fit_arguments(files, directory, *MORE)) == 0
     assert_equal_runs(directory, uninterrupted)
 

@@ -11,11 +11,12 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from finetune.cli import inputs
-from finetune.files import locked, write_text
+from finetune.files import write_text
 from finetune.labelling.core import Folders, Labeller, Waiting
 from finetune.labelling.executors import Processes
 from finetune.learning.campaign import Learning
 from finetune.learning.exploration import Explorer
+from finetune.learning.files import check_campaign
 from finetune.learning.refitting import Refit
 from finetune.learning.report import write_report
 from finetune.learning.selectors import Batch, Selector
@@ -23,6 +24,7 @@ from finetune.learning.settings import Campaign
 from finetune.learning.stopping import Stop
 from finetune.learning.subcells import Cutter
 from finetune.learning.tracking import track
+from finetune.locks import locked
 from finetune.training.wandb_log import connect
 
 WAITING = 3  # exit status where calculations are to be run by the user
@@ -109,8 +111,8 @@ def learn(
         listed(train), judging, labeller, explorer, fit if isinstance(fit, list) else [fit], members, selector, batch,
         reactants, cutter, control, testing, fraction, relabel, stop, seed,
     )  # fmt: skip
-    busy = f"another campaign is computing into {directory}; wait for it, or choose another directory"
-    with locked(directory, busy):
+    check_campaign(directory)
+    with locked(directory, "choose another --directory"):
         computed(campaign, directory, executor(), logger, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import difflib
 import logging
@@ -14,6 +15,7 @@ import torch
 import yaml
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from finetune import display, models
@@ -21,6 +23,8 @@ from finetune.cli import allowing, helping, inputs, runs
 from finetune.cli.callbacks import PredictionWriter
 from finetune.data.module import FrameData
 from finetune.errors import InputError, message_inside
+from finetune.files import sweep
+from finetune.locks import locked
 from finetune.progress import terminal
 from finetune.training.lines import EpochLines
 from finetune.training.module import FineTune
@@ -76,6 +80,10 @@ class CLI(LightningCLI):
 
     short_help = True
 
+    def __init__(self, *arguments: Any, held: contextlib.ExitStack, **others: Any) -> None:
+        self.held = held  # gets the lock of the run directory, until the command ends
+        super().__init__(*arguments, **others)
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Subcommands get the formatter of this one."""
         parser = super().init_parser(**kwargs)
@@ -116,6 +124,9 @@ class CLI(LightningCLI):
                 config.model.potential = str(named.get(config.ckpt_path, config.ckpt_path))
                 config.ckpt_path = None
             return
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # processes of DDP share the lock of the first one
+            self.held.enter_context(locked(self.directory, "choose another --trainer.default_root_dir"))
+            sweep(self.directory, below=False)
         if config.trainer.max_epochs == 0:
             raise InputError("--trainer.max_epochs 0 trains nothing; finetune evaluate judges a model as it is")
         if config.ckpt_path == "last":
@@ -177,19 +188,21 @@ def run(arguments: list[str]) -> None:
     check_files(arguments)
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]  # processes of DDP start by it again
     try:
-        command = kind(
-            FineTune,
-            FrameData,
-            trainer_defaults=TRAINER,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_class=Parser,
-            parser_kwargs={method: {"default_config_files": []} for method in METHODS},
-        )
-        if command.trainer.interrupted:
-            raise KeyboardInterrupt
+        with contextlib.ExitStack() as held:
+            command = kind(
+                FineTune,
+                FrameData,
+                held=held,
+                trainer_defaults=TRAINER,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_class=Parser,
+                parser_kwargs={method: {"default_config_files": []} for method in METHODS},
+            )
+            if command.trainer.interrupted:
+                raise KeyboardInterrupt
     except MisconfigurationException as error:
         raise InputError(str(error).strip()) from error
     except ValueError as error:  # jsonargparse wraps what a constructor says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from finetune import display, permissions
 from finetune.cli.allowing import limited_parsing
+from finetune.cli.signals import terminable
 from finetune.errors import InputError, message_inside, unknown
 from finetune.progress import Progress
 
@@ -68,7 +70,8 @@ Every command takes
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; exit status 0, 1 after a mistake that a message explains, 2 for wrong usage, 130 if stopped.
 
-    A command may give another status: that of `doctor` is 1 where training should not go on.
+    Stopped by SIGTERM it is 143. A command may give another status: that of
+    `doctor` is 1 where training should not go on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     before, warnings.formatwarning = warnings.formatwarning, one_line
@@ -83,12 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
-        module, _, function = COMMANDS[command][0].partition(":")
         if command not in TRUSTING:
             arguments = permissions.without_trusted(arguments)
-        with permissions.limited(given), limited_parsing(), Progress(command):
-            run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-            return run(arguments) or 0
+        with permissions.limited(given), limited_parsing(), terminable() as received:
+            return stoppable(COMMANDS[command][0], arguments, received)
     except InputError as error:
         return _tell(str(error))
     except ValueError as error:  # a parser wraps what a constructor raises
@@ -96,16 +97,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found is None:
             raise
         return _tell(found)
-    except KeyboardInterrupt:
-        remedy = "--ckpt_path last goes on with a fit" if arguments[:1] == ["fit"] else "the same command goes on"
-        print(f"stopped; what was finished is on disk, and {remedy}", file=sys.stderr)
-        return 130
     except OSError as error:
         if error.errno not in TOLD:
             raise
         return _tell(f"{error.strerror}: {error.filename or 'while writing'}; check the path and the space on the disk")
     finally:
         warnings.formatwarning = before
+
+
+def stoppable(place: str, arguments: list[str], received: list[int]) -> int:
+    """Exit status of a command: 130 after Ctrl-C, 143 after SIGTERM, with a line how to go on.
+
+    Args:
+        place: module and function of the command, `module:function`.
+        arguments: its name and arguments.
+        received: gets the number of SIGTERM.
+    """
+    try:
+        with Progress(arguments[0]):
+            module, _, function = place.partition(":")
+            run: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
+            return run(arguments) or 0
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and not received:
+            raise
+        by = " by SIGTERM" if received else ""
+        remedy = "--ckpt_path last goes on with a fit" if arguments[0] == "fit" else "the same command goes on"
+        print(f"stopped{by}; what was finished is on disk, and {remedy}", file=sys.stderr)
+        return 128 + (received or [signal.SIGINT])[0]
 
 
 def one_line(

@@ -13,6 +13,7 @@ from finetune.cli.inputs import built
 from finetune.data.structures import read_structure
 from finetune.errors import InputError
 from finetune.md.guards import Guard
+from finetune.md.progress import Stopped
 from finetune.md.run import simulate
 from finetune.md.settings import GUARDS, FixedLayer, Output, Stage
 from finetune.md.velocities import set_velocities
@@ -46,7 +47,7 @@ def md(
     dtype: str = "float32",
     threads: int = 1,
 ) -> int:
-    """Molecular dynamics; exit status 0 at the end, 3 where a guard has stopped it, 130 after SIGINT or SIGTERM.
+    """Molecular dynamics; exit status 0 at the end, 3 after a stop by a guard, 130 after SIGINT, 143 after SIGTERM.
 
     Args:
         structure: file that ASE reads; `FILE@3` is its fourth frame, otherwise the last one is taken.
@@ -77,8 +78,8 @@ def md(
     atoms.calc = built(calculator, device, dtype)
     try:
         outcome = simulate(atoms, stages, directory, GUARDS if guards is None else guards, output, seed)
-    except KeyboardInterrupt as stop:
-        print(stop or "stopped", file=sys.stderr)
-        return 130
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signal
     print(outcome.message())
     return STOPPED if outcome.alarm is not None else 0

@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -15,7 +14,8 @@ from finetune.cli import inputs
 from finetune.cli.inputs import built
 from finetune.display import message
 from finetune.errors import InputError
-from finetune.files import write_frames, write_text
+from finetune.files import damaged, make_folder, read_frames, read_record, sha256, sweep, write_frames, write_text
+from finetune.locks import locked
 from finetune.progress import Progress
 from finetune.sampling.core import Context, Limits, Recipe, collect, labelled
 
@@ -51,7 +51,22 @@ def sample(
     labeller = calculator
     if not isinstance(calculator, str | None):
         labeller = f"{type(calculator).__name__}({calculator.parameters})"
-    claim(parts, f"seed={seed} calculator={labeller} labels={labels} {limits} {recipes}\n")
+    with locked(parts, "choose another --output"):
+        claim(parts, f"seed={seed} calculator={labeller} labels={labels} {limits} {recipes}\n")
+        sweep(parts, below=False)
+        collect_parts(parts, output, recipes, calculator, labels, seed, limits)
+
+
+def collect_parts(
+    parts: Path,
+    output: Path,
+    recipes: list[Recipe],
+    calculator: Calculator | str | None,
+    labels: bool,
+    seed: int,
+    limits: Limits,
+) -> None:
+    """Make the parts that are missing, and one file of all; see `sample` for the arguments."""
     chunks = [(r, c) for r, recipe in enumerate(recipes) for c in range(-(-recipe.frames // recipe.chunk))]
     chunks.sort(key=lambda rc: (rc[1] * recipes[rc[0]].chunk / recipes[rc[0]].frames, rc))  # all families early
     missing = [(r, c) for r, c in chunks if not (parts / f"{r:02d}-{c:04d}.extxyz").exists()]
@@ -61,9 +76,11 @@ def sample(
             context = Context(np.random.default_rng([seed, r, c]), model, limits, labels)
             progress.update(0, f"{recipes[r].family} {c}")
             frames, rejected = collect(recipes[r], context, size(recipes[r], c))
-            write_text(parts / f"{r:02d}-{c:04d}.rejected.json", json.dumps(rejected))
+            name = f"{r:02d}-{c:04d}"
+            write_text(parts / f"{name}.rejected.json", json.dumps(rejected))
             written = [as_reference(atoms) if labels else unlabelled(atoms) for atoms in frames]
-            write_frames(parts / f"{r:02d}-{c:04d}.extxyz", written)
+            digest = write_frames(parts / f"{name}.extxyz", written)
+            write_text(parts / f"{name}.sha256", f"{digest}  {name}.extxyz\n")
             progress.update(len(frames))
     merge(parts, output, [f"{r:02d}-{c:04d}" for r, c in chunks])
 
@@ -75,7 +92,7 @@ def size(recipe: Recipe, chunk: int) -> int:
 
 def claim(parts: Path, settings: str) -> None:
     """Write the settings beside the parts, or raise `InputError` where the parts were made with other ones."""
-    parts.mkdir(parents=True, exist_ok=True)
+    make_folder(parts)
     record = parts / "settings.txt"
     if record.exists() and record.read_text() != settings:
         raise InputError(f"{parts} was made with other settings; remove it or choose another output")
@@ -100,13 +117,27 @@ def unlabelled(atoms: Atoms) -> Atoms:
     return frame
 
 
+def read_part(parts: Path, name: str) -> list[Atoms]:
+    """Frames of a part, none where all were rejected.
+
+    Raises:
+        InputError: it is not as it was written.
+    """
+    path, digest = parts / f"{name}.extxyz", parts / f"{name}.sha256"
+    remedy = f"Remove the files {name}.* in {parts}, and the same command makes them anew."
+    if digest.is_file() and digest.read_text().split()[:1] != [sha256(path)]:  # earlier versions wrote no checksum
+        raise damaged(path, "its checksum differs from its content", remedy)
+    return read_frames(path, remedy) if path.stat().st_size else []
+
+
 def merge(parts: Path, output: Path, names: list[str]) -> None:
     """Write all parts as one file and print frames by family and rejected frames by reason."""
     frames: list[Atoms] = []
     rejected: Counter[str] = Counter()
     for name in names:
-        frames += ase.io.read(parts / f"{name}.extxyz", ":")
-        rejected.update(json.loads((parts / f"{name}.rejected.json").read_text()))
+        frames += read_part(parts, name)
+        remedy = f"Remove the files {name}.* in {parts}, and the same command makes them anew."
+        rejected.update(read_record(parts / f"{name}.rejected.json", remedy))
     write_frames(output, frames)
     families = Counter(atoms.info["family"] for atoms in frames)
     print(message(f"{len(frames)} frames in {output}: " + ", ".join(f"{n} {family}" for family, n in families.items())))

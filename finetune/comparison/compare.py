@@ -18,8 +18,8 @@ from finetune.comparison.observable import Observable
 from finetune.comparison.verdicts import Judged, Verdict, judge
 from finetune.data.zeros import zero_forces
 from finetune.errors import InputError, unknown
-from finetune.files import locked
 from finetune.labelling.executors import withdraw
+from finetune.locks import locked
 from finetune.progress import Progress
 from finetune.provenance import TrainingData, overlap_message, unseen_message
 
@@ -141,7 +141,7 @@ def compare(
     provenance = {name: maker.provenance() for name, maker in columns.items()}
     fitted = {name: data for name, maker in columns.items() if (data := maker.fitted_to()) is not None}
     warnings = _warnings(rows, columns, fitted)
-    with locked(place, f"another comparison is computing into {place}; wait for it, or choose another directory"):
+    with locked(place):
         results = _run(cells, executor, progress) if computed else _kept(cells)
     return Comparison(columns, rows, results, reference, provenance, warnings)
 

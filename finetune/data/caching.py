@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +12,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finetune.checksums import CHECKSUM, read_tensors, write_tensors
 from finetune.data.frames import Frame
 from finetune.errors import InputError
 from finetune.graph import Graph
 from finetune.potential import Potential
-from finetune.progress import through
+from finetune.progress import line, through
 
 FORMAT = "1"  # of the cache files; another number makes all of them void
+UNREADABLE = (
+    *(OSError, RuntimeError, LookupError, AttributeError, EOFError, TypeError, ValueError),
+    pickle.PickleError,
+)
 LARGE = 150  # atoms; below it the interpreter is the bottleneck and threads only wait for each other
 
 
@@ -79,31 +82,30 @@ def _key(potential: Potential, frames: Sequence[Frame]) -> str:
 
 def _save(path: Path, graphs: Sequence[Graph]) -> None:
     """Write the graphs joined key by key, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     joined: dict[str, Tensor] = {}
     for key in graphs[0]:
         joined[key] = torch.cat([graph[key] for graph in graphs], dim=_dim(key))
         joined[f"{key}.sizes"] = torch.tensor([graph[key].shape[_dim(key)] for graph in graphs])
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        torch.save(joined, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write the graph cache {path}: {error}; free some space or leave cache out") from error
+        write_tensors(joined, path)
+    except InputError as error:
+        reason = f"cannot write the graph cache {path}: {error.__cause__}"
+        raise InputError(f"{reason}; free some space or leave cache out") from error
 
 
 def _load(path: Path, count: int) -> list[Graph] | None:
-    """Graphs of a cache file; None where there is none or it is damaged, so that they are built anew."""
+    """Graphs of a cache file; None where there is none or it is damaged (a line says so): they are built anew."""
     if not path.is_file():
         return None
     try:
-        joined = torch.load(path, map_location="cpu", weights_only=True)
-        keys = [key for key in joined if not key.endswith(".sizes")]
+        joined = read_tensors(path)
+        keys = [key for key in joined if key != CHECKSUM and not key.endswith(".sizes")]
         parts = {key: joined[key].split(joined[f"{key}.sizes"].tolist(), dim=_dim(key)) for key in keys}
-    except (OSError, RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile):
-        return None
-    if not keys or any(len(part) != count for part in parts.values()):
+        if not keys or any(len(part) != count for part in parts.values()):
+            raise ValueError(f"it does not hold {count} graphs")
+    except UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        line(f"{path}: damaged graph cache ({reason}); the graphs are built anew")
         return None
     return [{key: parts[key][i] for key in keys} for i in range(count)]
 

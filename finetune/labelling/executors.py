@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -19,21 +18,22 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any, TypeVar
+
+from finetune.locks import temporary_folder
 
 T = TypeVar("T")
 CLUSTERS = ("parsl", "distributed", "executorlib")  # whose errors are not those of the work
 DEAD = ("WorkerLost", "ManagerLost", "KilledWorker")  # but for those of a worker that died over it
 LOOPBACK = "127.0.0.1"
-FOLDER = "finetune-label-"  # and the process that it belongs to
+FOLDER = "finetune-label-"  # beginning of the names of temporary folders
 
 
 class Processes(ProcessPoolExecutor):
     """Processes on this machine, each with its own threads.
 
     They and the programs that they have started end when the command that started them is killed. Their temporary files
-    lie in one folder that is removed at the end, or by the next command where this one was killed.
+    lie in one folder with a lock, which is removed at the end, or by the next command where this one was killed.
 
     Args:
         workers: number of processes; default: one for each core over `threads`.
@@ -42,11 +42,7 @@ class Processes(ProcessPoolExecutor):
 
     def __init__(self, workers: int | None = None, threads: int = 1) -> None:
         workers = workers or max(1, len(os.sched_getaffinity(0)) // threads)
-        self.folder = Path(tempfile.gettempdir()) / f"{FOLDER}{os.getpid()}"
-        for left in self.folder.parent.glob(f"{FOLDER}*"):
-            if not Path("/proc", left.name.removeprefix(FOLDER)).exists():
-                shutil.rmtree(left, ignore_errors=True)
-        self.folder.mkdir(exist_ok=True)
+        self.folder, self.lock = temporary_folder(FOLDER)
         self.begun = partial(
             super().__init__,
             workers,
@@ -74,6 +70,7 @@ class Processes(ProcessPoolExecutor):
                 os.killpg(int(process.pid or 0), signal.SIGKILL)  # with the codes that it has started
             process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.lock.release()
 
 
 def refused(error: BaseException) -> bool:

@@ -10,9 +10,11 @@ from pathlib import Path
 from ase import Atoms
 
 from finetune.errors import InputError
+from finetune.files import sweep, sync, temporary_name
 from finetune.labelling.core import Folders, Labeller, Outcome
 from finetune.labelling.executors import refused, shortened, withdraw
 from finetune.labelling.store import Store, claim, identity, of_label, without_labels
+from finetune.locks import locked
 from finetune.progress import Progress
 
 INPUTS = "*/frame.extxyz"  # what folders of input hold
@@ -66,6 +68,8 @@ def label(
             for atoms in known:
                 if (name := identity(atoms)) in wanted and atoms.info.get("label_method") == labeller.method_hash():
                     store.take(name, atoms)
+            for name in filter(store.done, wanted):
+                store.read(name)  # damage is reported before anything is computed
             for name in wanted if retry else ():
                 if not store.done(name):
                     store.forget(name)
@@ -151,25 +155,32 @@ def _collect(pending: dict[Future[Outcome], str], wanted: dict[str, Atoms], stor
 def write_folders(frames: Sequence[Atoms], labeller: Folders, inputs: Path) -> tuple[int, int]:
     """Write a folder of input for each frame that has none yet; how many are new, and how many frames there are."""
     names = {identity(atoms): without_labels(atoms) for atoms in frames}
-    claim(inputs, labeller, INPUTS)
-    new = [name for name in names if not (inputs / name).exists()]
-    for name in new:
-        labeller.write(names[name], inputs / f"{name}.partial")
-        (inputs / f"{name}.partial").rename(inputs / name)
+    with locked(inputs, "choose another --output"):
+        claim(inputs, labeller, INPUTS)
+        sweep(inputs, below=False)
+        new = [name for name in names if not (inputs / name).exists()]
+        for name in new:
+            folder = temporary_name(inputs / name)
+            labeller.write(names[name], folder)
+            for path in (*folder.iterdir(), folder):
+                sync(path)
+            folder.rename(inputs / name)
+        sync(inputs)
     return len(new), len(names)
 
 
 def collect_folders(frames: Sequence[Atoms], labeller: Folders, inputs: Path, directory: Path) -> Report:
     """Read what is finished in folders of input, one for each frame; see `label` for the rest."""
     store = Store(directory, labeller)
-    for name, atoms in {identity(atoms): without_labels(atoms) for atoms in frames}.items():
-        if not store.done(name):
-            outcome = labeller.collect(atoms, inputs / name)
-            if outcome is None and (inputs / name / GIVEN_UP).exists():
-                outcome = Outcome(None, ["it has been given up"])
-            store.forget(name)
-            if outcome is not None:
-                store.put(name, atoms, outcome)
+    with store.alone():
+        for name, atoms in {identity(atoms): without_labels(atoms) for atoms in frames}.items():
+            if not store.done(name):
+                outcome = labeller.collect(atoms, inputs / name)
+                if outcome is None and (inputs / name / GIVEN_UP).exists():
+                    outcome = Outcome(None, ["it has been given up"])
+                store.forget(name)
+                if outcome is not None:
+                    store.put(name, atoms, outcome)
     return report(frames, store)
 
 

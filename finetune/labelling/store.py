@@ -18,16 +18,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
-from finetune.files import locked, sweep, write_frames, write_text
+from finetune.files import damaged, read_frames, read_record, sweep, write_frames, write_text
 from finetune.labelling.core import Method, Outcome
+from finetune.locks import locked
 
 DEATHS = 2  # times that a worker may die over a frame, computed alone, before it is kept aside
+LABELLED = "*.extxyz"  # files of a store
+RETRIED = "Remove it, and the same command tries the frame again."
 NEW: Mapping[str, Any] = MappingProxyType({"reasons": [], "deaths": 0, "suspect": False, "lost": ""})
 
 
@@ -35,7 +37,7 @@ class Store:
     """Labelled and failed frames of one method in one directory.
 
     Args:
-        directory: made if it is not there.
+        directory: of the labels; it is made, and gets the method, where frames are labelled.
         labeller: whose labels these are.
 
     Raises:
@@ -43,20 +45,18 @@ class Store:
     """
 
     def __init__(self, directory: Path, labeller: Method) -> None:
-        self.directory = directory
-        for folder in (directory, directory / "failed", directory / "logs"):
-            folder.mkdir(parents=True, exist_ok=True)
-        claim(directory, labeller, "*.extxyz")
+        self.directory, self.labeller, self.method = directory, labeller, labeller.method_hash()
+        check_method(directory, labeller, LABELLED)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other runs out while this one computes, and clear away what a killed one left half written.
 
         Raises:
-            InputError: another run is computing into this directory.
+            InputError: another run is computing into this directory, or it is of another method.
         """
-        message = f"another run is labelling into {self.directory}; wait for it, or choose another --output"
-        with locked(self.directory, message):
+        with locked(self.directory, "choose another --output"):
+            claim(self.directory, self.labeller, LABELLED)
             sweep(self.directory)
             yield
 
@@ -65,8 +65,24 @@ class Store:
         return (self.directory / f"{name}.extxyz").exists()
 
     def read(self, name: str) -> Atoms:
-        """A labelled frame."""
-        atoms: Atoms = ase.io.read(self.directory / f"{name}.extxyz")  # type: ignore[assignment]
+        """A labelled frame.
+
+        Raises:
+            InputError: the file is damaged, of another structure or method than its name and directory say, or has no
+                labels.
+        """
+        path = self.directory / f"{name}.extxyz"
+        remedy = "Remove it, and the same command labels the frame anew."
+        frames = read_frames(path, remedy)
+        atoms = frames[0]
+        if len(frames) > 1 or (found := identity(atoms)) != name:
+            got = f"{len(frames)} frames" if len(frames) > 1 else f"its structure has the ID {found}"
+            raise damaged(path, got, remedy)
+        labels = [atoms.info.get("REF_energy", np.nan), atoms.arrays.get("REF_forces", np.nan)]
+        if not all(np.asarray(label).dtype.kind in "fiu" and np.isfinite(label).all() for label in labels):
+            raise damaged(path, "no finite REF_energy and REF_forces", remedy)
+        if atoms.info.get("label_method", self.method) != self.method:
+            raise damaged(path, f"its label_method is {atoms.info['label_method']}, not {self.method}", remedy)
         return atoms
 
     def reasons(self, name: str) -> list[str]:
@@ -86,6 +102,8 @@ class Store:
         """Keep what became of a frame: labels, or the frame aside with its reasons; the log in both cases."""
         if outcome.log:
             write_text(self.directory / "logs" / f"{name}.txt", outcome.log)
+        if outcome.atoms is not None and identity(outcome.atoms) != name:
+            outcome = Outcome(None, ["the labeller returned another structure"], "", outcome.wall_s)
         if outcome.atoms is not None:
             write_frames(self.directory / f"{name}.extxyz", [outcome.atoms])
             self.forget(name)
@@ -131,7 +149,12 @@ class Store:
 
     def _record(self, name: str) -> dict[str, Any]:
         path = self.directory / "failed" / f"{name}.json"
-        return {**NEW, **(json.loads(path.read_text()) if path.exists() else {})}
+        record = {**NEW, **(read_record(path, RETRIED) if path.exists() else {})}
+        kinds = {"reasons": list, "deaths": int, "suspect": bool, "lost": str, "wall_s": int | float}
+        wrong = [key for key, kind in kinds.items() if not isinstance(record.get(key, 0), kind)]
+        if wrong or not all(isinstance(reason, str) for reason in record["reasons"]):
+            raise damaged(path, f"{', '.join(wrong or ['reasons'])} of another type", RETRIED)
+        return record
 
 
 def claim(directory: Path, method: Method, holds: str) -> None:
@@ -145,15 +168,26 @@ def claim(directory: Path, method: Method, holds: str) -> None:
     Raises:
         InputError: the directory is of another method.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    record, text = directory / "method.json", json.dumps(method.method(), indent=1, sort_keys=True) + "\n"
+    if not check_method(directory, method, holds):
+        write_text(directory / "method.json", json.dumps(method.method(), indent=1, sort_keys=True) + "\n")
+
+
+def check_method(directory: Path, method: Method, holds: str) -> bool:
+    """Whether a directory is of a method; false where it has no method yet.
+
+    Raises:
+        InputError: it is of another method; see `claim` for the arguments.
+    """
+    record, text = directory / "method.json", json.dumps(method.method())
     if not record.exists() or not any(directory.glob(holds)):
-        write_text(record, text)
-    elif record.read_text() != text:
+        return False
+    before = read_record(record, "Remove it if the labels are of the method of this command; their frames are checked.")
+    if before != json.loads(text):
         raise InputError(
-            f"{directory} is of another method ({_difference(record.read_text(), text)}); "
+            f"{directory} is of another method ({_difference(before, json.loads(text))}); "
             "frames of two methods do not mix: choose another --output"
         )
+    return True
 
 
 def identity(atoms: Atoms) -> str:
@@ -183,9 +217,8 @@ def of_label(key: str) -> bool:
     return key.startswith(("REF_", "label_")) or key == "wall_s"
 
 
-def _difference(old: str, new: str) -> str:
+def _difference(one: Mapping[str, Any], two: Mapping[str, Any]) -> str:
     """The first thing in which two methods differ, in words."""
-    one, two = json.loads(old), json.loads(new)
     for key in sorted({*one, *two}):
         if one.get(key) != two.get(key):
             return f"its {key} is {json.dumps(one.get(key))}, now it is {json.dumps(two.get(key))}"

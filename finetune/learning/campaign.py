@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -18,7 +17,7 @@ from finetune.labelling.store import Store, identity
 from finetune.learning import answering
 from finetune.learning import generation as steps
 from finetune.learning.fanout import Kept
-from finetune.learning.files import POOL, claim, once, read_frames
+from finetune.learning.files import POOL, check_files, claim, once, read_facts, read_frames
 from finetune.learning.gathering import clear, cut_at_random, gather_candidates
 from finetune.learning.grades import GRADED, SHARED, apart, grade
 from finetune.learning.harvesting import records, uncertain_share
@@ -109,6 +108,8 @@ class Learning:
     def generation(self, n: int) -> None:
         """What is missing of a generation."""
         place, arms = self.place(n), (False, True) if self.campaign.control and n else (False,)
+        for folder in (self.directory, *(self.place(n, control) for control in arms)):
+            check_files(folder)
         if n == 0:
             self._begin(place)
         else:
@@ -116,7 +117,7 @@ class Learning:
             self._answer(n)
         for control in arms:
             self._fit(n, control)
-        errors = json.loads((place / "errors.json").read_text())["valid"]["all"]
+        errors = read_facts(place / "errors.json")["valid"]["all"]
         asked, new = (len(read_frames(place / f"{name}.extxyz")) for name in ("selected", "labelled"))
         start = f"{len(self.parts['train'])} frames to begin with"
         self.tell(
@@ -144,9 +145,11 @@ class Learning:
         """Explore, gather candidates, select."""
         campaign, place, before = self.campaign, self.place(n), self.place(n - 1)
         thresholds = campaign.explorer.thresholds
-        if not (place / "candidates.extxyz").exists():
+        there = (place / "candidates.extxyz").exists()
+        if not there or (place / "explored").is_dir():
             tasks = campaign.explorer.tasks(campaign.seed, n, self.held_out)
             steps.explore(campaign.explorer, tasks, before, place / "explored", self.executor, f"explore {n}")
+        if not there:
             found, about = gather_candidates(place, thresholds, campaign.cutter, before, self.executor)
             for reason in about["refused"]:
                 self.tell(f"generation {n}: {reason}")
@@ -271,7 +274,7 @@ class Learning:
 
     def _summary(self, n: int, control: bool) -> Summary:
         place = self.place(n, control)
-        errors = json.loads((place / "errors.json").read_text())["valid"]["all"]
+        errors = read_facts(place / "errors.json")["valid"]["all"]
         arms = [False, True] if self.campaign.control else [False]
         about: dict[str, Any] = {"spent_h": self._hours(n, arms)}
         if n:

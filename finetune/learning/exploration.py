@@ -24,8 +24,8 @@ from finetune.learning.files import read_frames
 from finetune.learning.harvesting import Thresholds, Unknown, finish, harvest
 from finetune.md.ensembles import NPT, Ensemble, Langevin
 from finetune.md.guards import Ballistic, Energy, Guard, Pressure, TooClose, TooHot
-from finetune.md.run import TROUBLE, simulate
-from finetune.md.settings import Outcome, Output, Stage
+from finetune.md.run import simulate
+from finetune.md.settings import Outcome, Output, Stage, failures
 from finetune.md.structure_guards import Evaporated, Voids
 from finetune.sampling.core import Context, Limits, Sampler
 
@@ -192,7 +192,7 @@ class Dynamics(Explorer):
             atoms: Atoms | None = next(iter(task.change.frames(task.atoms[:1], context)), None)
         except OSError:  # a full disk is nothing that the start has done
             raise
-        except TROUBLE as error:
+        except failures(calculator) as error:
             return f"{name} cannot change this start: {error or type(error).__name__}"
         if atoms is None:
             return f"{name} makes nothing of this start"

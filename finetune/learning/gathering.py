@@ -6,7 +6,6 @@ is stopped loses none of it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -21,11 +20,11 @@ from ase import Atoms
 
 from finetune import models
 from finetune.calculators import PotentialCalculator
-from finetune.files import write_frames, write_text
+from finetune.files import make_folder
 from finetune.labelling.store import identity
 from finetune.learning.describing import scored, worst
 from finetune.learning.fanout import fan_out
-from finetune.learning.files import read_frames
+from finetune.learning.files import part_names, read_part, write_part
 from finetune.learning.grades import grading
 from finetune.learning.harvesting import Thresholds
 from finetune.learning.subcells import Cutter, subcells
@@ -50,17 +49,17 @@ def gather_candidates(
         The candidates; and the counts: frames explored, repeated, certain, cut, sub-cells that are certain where they
         count (`certain_cut`) or beyond the stop threshold, and why some could not be cut.
     """
-    (place / PARTS).mkdir(exist_ok=True)
-    names = sorted(path.stem for path in (place / "explored").glob("*.extxyz"))
+    make_folder(place / PARTS)
+    names = part_names(place / "explored")
     missing = [name for name in names if not (place / PARTS / f"{name}.json").exists()]
     work = [partial(gather_one, name, place, thresholds, cutter, before) for name in missing]
     fan_out(executor, work, "candidates")
     about: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "refused": []}
     found: dict[str, Atoms] = {}
     for name in names:
-        part = json.loads((place / PARTS / f"{name}.json").read_text())
+        frames, part = read_part(place / PARTS, name)
         about = {key: value + part[key] for key, value in about.items()}
-        for atoms in read_frames(place / PARTS / f"{name}.extxyz"):
+        for atoms in frames:
             about["repeated"] += identity(atoms) in found
             found.setdefault(identity(atoms), atoms)
     return list(found.values()), {**about, "candidates": len(found)}
@@ -74,7 +73,7 @@ def clear(place: Path) -> None:
 def gather_one(name: str, place: Path, thresholds: Thresholds, cutter: Cutter | None, before: Path) -> None:
     """The candidates of one run."""
     torch.set_num_threads(1)
-    frames = read_frames(place / "explored" / f"{name}.extxyz")
+    frames, _ = read_part(place / "explored", name)
     about: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "explored": len(frames), "refused": []}
     found: list[Atoms] = []
     cuts = _Cuts(thresholds, cutter, before)
@@ -86,8 +85,7 @@ def gather_one(name: str, place: Path, thresholds: Thresholds, cutter: Cutter | 
         else:
             about["cut"] += 1
             found += cuts.worth_asking(atoms, about)
-    write_frames(place / PARTS / f"{name}.extxyz", found)
-    write_text(place / PARTS / f"{name}.json", json.dumps(about) + "\n")
+    write_part(place / PARTS, name, found, about)
 
 
 def _different(frames: Iterable[Atoms], about: dict[str, Any]) -> Iterable[Atoms]:

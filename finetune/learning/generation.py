@@ -33,10 +33,11 @@ from finetune import models
 from finetune.data.frames import Frame
 from finetune.data.reading import read
 from finetune.evaluation import evaluate
+from finetune.files import make_folder
 from finetune.learning.describing import closeness, describe, scale
 from finetune.learning.exploration import Explorer, Task
 from finetune.learning.fanout import fan_out
-from finetune.learning.files import copy, read_frames
+from finetune.learning.files import copy, part_names, read_frames, read_part
 from finetune.learning.grades import grading
 from finetune.learning.refitting import GENERATION, Job, Refit
 from finetune.learning.selectors import Candidates, Selector
@@ -48,7 +49,7 @@ def explore(
 ) -> None:
     """All runs that have no record yet."""
     missing = [task for task in tasks if not (place / f"{task.name}.json").exists()]
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place)
     fan_out(executor, [partial(explore_one, explorer, task, before, place) for task in missing], word)
 
 
@@ -60,7 +61,8 @@ def explore_one(explorer: Explorer, task: Task, before: Path, place: Path) -> No
 
 def explored(place: Path) -> list[Atoms]:
     """Sound frames of all runs, in order."""
-    return [atoms for path in sorted((place / "explored").glob("*.extxyz")) for atoms in read_frames(path)]
+    place = place / "explored"
+    return [atoms for name in part_names(place) for atoms in read_part(place, name)[0]]
 
 
 def select(

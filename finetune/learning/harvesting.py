@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from finetune.errors import InputError
-from finetune.files import write_frames, write_text
+from finetune.files import read_record
 from finetune.learning.describing import SCORES, atom_scores, check_score, scored, worst
+from finetune.learning.files import part_names, remedy, write_part
 from finetune.md.guards import Alarm, Guard
 from finetune.md.snapshot import Snapshot
 from finetune.sampling.core import Limits
@@ -107,13 +107,12 @@ def finish(place: Path, name: str, frames: Sequence[Atoms], record: dict[str, An
     """Write the frames of a run, then its record: a run with a record is over."""
     for frame in frames:
         frame.info["run"] = name
-    write_frames(place / f"{name}.extxyz", frames)
-    write_text(place / f"{name}.json", json.dumps({"name": name, **record}, indent=1) + "\n")
+    write_part(place, name, frames, record)
 
 
 def records(place: Path) -> list[dict[str, Any]]:
     """What became of the runs of a generation, in order."""
-    return [json.loads(path.read_text()) for path in sorted(place.glob("*.json"))]
+    return [read_record(place / f"{name}.json", remedy(name)) for name in part_names(place)]
 
 
 def uncertain_share(runs: Sequence[dict[str, Any]]) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from finetune.labelling.store import identity
 from finetune.learning import figures
 from finetune.learning.campaign import Learning
 from finetune.learning.describing import SCORES
-from finetune.learning.files import read_frames
+from finetune.learning.files import read_facts, read_frames
 from finetune.learning.generation import explored
 from finetune.learning.harvesting import records
 from finetune.metrics import Errors, paired
@@ -93,7 +92,7 @@ def _plain(value: Any) -> str:
 
 
 def _errors(learning: Learning, n: int, control: bool) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((learning.place(n, control) / "errors.json").read_text())
+    content: dict[str, Any] = read_facts(learning.place(n, control) / "errors.json")
     return content
 
 
@@ -191,7 +190,7 @@ def _selected(learning: Learning, n: int) -> str:
     for k in range(n, 0, -1):
         place = learning.place(k)
         chosen = read_frames(place / "selected.extxyz")
-        about = json.loads((place / "candidates.json").read_text())
+        about = read_facts(place / "candidates.json")
         words = ", ".join(f"{key} {value}" for key, value in about.items() if key != "refused")
         refused = "".join(f"<li>{html.escape(reason)}</li>" for reason in sorted(set(about["refused"])))
         figure = (

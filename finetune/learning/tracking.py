@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from finetune.learning.campaign import Learning
+from finetune.learning.files import read_facts
 
 
 def track(learning: Learning, n: int, logger: Logger | None) -> None:
@@ -17,7 +17,7 @@ def track(learning: Learning, n: int, logger: Logger | None) -> None:
     figures: dict[str, float] = {}
     for arm, control in (("selected", False), *([("control", True)] if learning.campaign.control else [])):
         one = learning.history(n, control)[-1]
-        content: dict[str, Any] = json.loads((learning.place(n, control) / "errors.json").read_text())
+        content: dict[str, Any] = read_facts(learning.place(n, control) / "errors.json")
         for part, errors in content.items():
             figures |= {f"{arm}/{part}_{name}": value for name, value in errors["all"].items() if value is not None}
         known = {"labels": one.labels, "cost_h": one.cost_h, "uncertain_share": one.uncertain, "refused": one.refused}

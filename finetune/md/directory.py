@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ase import Atoms
 
 from finetune.calculators import PotentialCalculator
 from finetune.errors import InputError
-from finetune.files import settled, write_text
+from finetune.files import check_directory, settled, write_text
 from finetune.md import state
 from finetune.md.settings import Output, Stage
 
@@ -54,15 +55,10 @@ def claim(directory: Path, settings: dict[str, Any]) -> None:
     Raises:
         InputError: the directory is that of another simulation.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{directory} is a file; choose a directory") from None
     record = directory / SETTINGS
     if settled(record, settings, "simulation"):
         return
-    if any(path.suffix != ".partial" for path in directory.iterdir()):
-        raise InputError(f"{directory} holds other files; choose a new directory")
+    check_directory(directory, (), "a simulation")
     write_text(record, json.dumps(settings, indent=1))
 
 
@@ -76,6 +72,27 @@ def put_back(atoms: Atoms, checkpoint: Path) -> None:
         state.set_arrays(atoms, arrays, "start_")
         if facts["drawn"]:
             del atoms.arrays["momenta"]
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Turn errors of writing into the directory of a run into words.
+
+    Raises:
+        InputError: the files were removed, or the disk is full.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{directory}: got a directory whose files were removed or replaced while the simulation ran "
+            f"({error.filename}), expected them to stay. Begin anew in another directory."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {directory} ({error.strerror or error}); everything up to the last write is "
+            "readable. Free some space; the same command then goes on"
+        ) from error
 
 
 def _hash(arrays: Sequence[np.ndarray]) -> str:

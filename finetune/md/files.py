@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from ase import Atoms
 from ase.io.trajectory import Trajectory
 
 from finetune.errors import InputError
-from finetune.files import whole
+from finetune.files import check_no_link, growing_file, sync, whole
 
 FORMATS = (".extxyz", ".xyz", ".traj")
 TAKEN = ("final", "before", "after")  # names of other files in the directory of a run
@@ -30,20 +31,16 @@ class Appended:
 
     def __init__(self, path: Path, size: int = 0) -> None:
         self.path = path
-        mode = "r+b" if path.exists() else "w+b"
-        self._stream = path.open(mode, buffering=0)
-        if os.fstat(self._stream.fileno()).st_size < size:
-            raise InputError(f"{path} is shorter than when the checkpoint was written; take a copy, or begin anew")
-        self._stream.truncate(size)
-        self._stream.seek(size)
+        self._stream = growing_file(path, size)
         self.size = size
 
     def add(self, text: str) -> None:
         """Add a piece.
 
         Raises:
-            OSError: it does not fit; the file ends with the piece before.
+            OSError: it does not fit, and the file ends with the piece before; or the file was removed.
         """
+        check_there(self.path, self._stream.fileno())
         data = memoryview(text.encode())
         try:
             while data:
@@ -56,6 +53,7 @@ class Appended:
 
     def sync(self) -> int:
         """Put everything on the disk; the size in bytes."""
+        check_there(self.path, self._stream.fileno())
         os.fsync(self._stream.fileno())
         return self.size
 
@@ -78,21 +76,25 @@ class Traj:
     """A trajectory in ASE's own format; its size is in frames. It has no room for further arrays: they go to `info`."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
+        self.path = path
+        check_no_link(path)
         if size == 0:
             path.unlink(missing_ok=True)  # perhaps without so much as a header
         if path.exists():
             with Trajectory(path) as old:
                 if len(old) < size:
                     raise InputError(f"{path} is shorter than when the checkpoint was written; begin anew")
-                if len(old) > size:
+                if len(old) > size or path.stat().st_nlink > 1:  # what has another name stays as it is
                     with whole(path) as partial, Trajectory(partial, "w") as kept:
                         for k in range(size):
                             kept.write(old[k])
         self.size, self._broken = size, False
         self._trajectory = Trajectory(path, "a")
+        self._status = path.stat()
 
     def write(self, frame: Atoms) -> None:
         """Add a frame, whose `info` may grow by this."""
+        check_there(self.path, self._status)
         more = {name: values for name, values in frame.arrays.items() if name not in KNOWN_ARRAYS}
         frame.info |= more
         try:
@@ -103,7 +105,9 @@ class Traj:
         self.size += 1
 
     def sync(self) -> int:
-        """The number of frames; ASE has put each on the disk."""
+        """Put everything on the disk; the number of frames."""
+        check_there(self.path, self._status)
+        sync(self.path)
         return self.size
 
     def close(self) -> None:
@@ -112,6 +116,13 @@ class Traj:
             self._trajectory.backend.data.clear()
         with contextlib.suppress(OSError):
             self._trajectory.close()
+
+
+def check_there(path: Path, opened: int | os.stat_result) -> None:
+    """Raise `OSError` where a name no longer leads to the open file, which is written to in vain then."""
+    status = os.fstat(opened) if isinstance(opened, int) else opened
+    if not os.path.samestat(status, path.stat()):
+        raise FileNotFoundError(errno.ENOENT, "its files were removed or replaced by others while it ran", str(path))
 
 
 def trajectory(path: Path, size: int = 0) -> ExtendedXYZ | Traj:

@@ -14,6 +14,19 @@ from ase import Atoms
 from finetune.progress import Progress
 
 
+class Stopped(KeyboardInterrupt):
+    """A run that ended by a signal, after a checkpoint.
+
+    Args:
+        message: how to go on.
+        signal: number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class Wish:
     """The signal that asked to stop, once there is one."""
 

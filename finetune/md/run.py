@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import CalculatorError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
-from finetune.errors import InputError
-from finetune.files import write_frames
+from finetune.files import check_directory, sweep, write_frames
+from finetune.locks import locked
 from finetune.md import state
-from finetune.md.directory import claim, identity, put_back
+from finetune.md.directory import SETTINGS, claim, identity, put_back, writing
 from finetune.md.files import Appended, row, trajectory
 from finetune.md.frames import finite, frozen, plain
 from finetune.md.guards import Alarm, Guard
-from finetune.md.progress import Steps, Wish, wishes
-from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, cautions, check, probe
+from finetune.md.progress import Steps, Stopped, Wish, wishes
+from finetune.md.settings import COLUMNS, GUARDS, Outcome, Output, Stage, cautions, check, failures, probe
 from finetune.md.snapshot import Snapshot
 from finetune.md.velocities import warn_unread
 from finetune.progress import line
@@ -33,7 +32,6 @@ CALCULATOR = "Calculator"  # who stops a run where there are no forces: it goes 
 EVENTS = ("step", "time_ps", "guard", "action", "message")
 KEPT, SPACING = 5, 20  # frames before a stop, and the steps between two
 QUIET = 1000  # steps before a guard that warns or saves does so again
-TROUBLE = (InputError, CalculatorError, RuntimeError, OSError, ArithmeticError, ValueError, np.linalg.LinAlgError)
 
 
 def simulate(
@@ -61,27 +59,29 @@ def simulate(
 
     Raises:
         InputError: settings that make no sense, a directory of another run, a full disk.
-        KeyboardInterrupt: stopped by SIGINT or SIGTERM, after a checkpoint.
+        Stopped: by SIGINT or SIGTERM, after a checkpoint.
     """
     check(atoms, stages, output, guards, seed)
     place = Path(directory)
+    check_directory(place, (SETTINGS,), "a simulation")
     put_back(atoms, place / CHECKPOINT)
     probe(atoms, stages)
-    claim(place, identity(atoms, stages, output, seed))
-    run = _Run(atoms, stages, place, guards, output, seed)
-    with wishes() as wish, Steps(run.total, progress) as bar:
+    with locked(place):
+        claim(place, identity(atoms, stages, output, seed))
+        sweep(place)
+        return _simulated(_Run(atoms, stages, place, guards, output, seed), progress)
+
+
+def _simulated(run: _Run, progress: bool) -> Outcome:
+    """Go on with a run until its end, with a bar."""
+    with wishes() as wish, Steps(run.total, progress) as bar, writing(run.place):
         try:
             run.open()
             if run.step:
                 end = run.alarm is not None or run.step >= run.total
                 what = "is over already" if end else "goes on"
-                print(f"{place}: this simulation {what} at {run.time_ps:.3f} ps", file=sys.stderr)
+                print(f"{run.place}: this simulation {what} at {run.time_ps:.3f} ps", file=sys.stderr)
             return run.go(wish, bar)
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {place} ({error.strerror or error}); everything up to the last write is "
-                "readable. Free some space; the same command then goes on"
-            ) from error
         finally:
             run.close()
 
@@ -178,7 +178,7 @@ class _Run:
         while self.alarm is None and (self.step < self.total):
             if wish.signal is not None:
                 self.checkpoint()
-                raise KeyboardInterrupt(f"stopped at {self.time_ps:.3f} ps; the same command goes on from there")
+                raise Stopped(f"stopped at {self.time_ps:.3f} ps; the same command goes on from there", wish.signal)
             if self.in_stage == self.stages[self.stage].steps:
                 self._enter(self.stage + 1)
             self._advance()
@@ -203,7 +203,9 @@ class _Run:
             self.dynamics.step()
             if not np.isfinite(self.atoms.get_forces()).all():
                 trouble = Alarm(CALCULATOR, "forces are not finite", np.flatnonzero(~finite(self.atoms)).tolist())
-        except TROUBLE as error:
+        except MemoryError:  # nothing that the structure has done
+            raise
+        except failures(self.atoms.calc) as error:
             trouble = Alarm(CALCULATOR, f"no forces for this structure: {error or type(error).__name__}")
         self.step, self.in_stage = self.step + 1, self.in_stage + 1
         self.time_ps += self.ensemble.timestep_fs / 1000

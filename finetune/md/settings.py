@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -12,6 +13,7 @@ from ase.calculators.calculator import CalculatorError, PropertyNotImplementedEr
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
+from finetune.calculators import PotentialCalculator
 from finetune.errors import InputError
 from finetune.md.ensembles import NPT, Ensemble, NoseHoover
 from finetune.md.files import check_name
@@ -27,6 +29,9 @@ COLUMNS = (
     "step", "time_ps", "stage", "temperature_K", "target_K", "potential_eV", "kinetic_eV", "drift_eV", "pressure_GPa",
     "volume_A3", "energy_std_eV", "largest_forces_std_eV_A", "largest_gamma", "largest_forces_error_eV_A",
 )  # fmt: skip
+
+
+TROUBLE = (InputError, CalculatorError, RuntimeError, OSError, ArithmeticError, ValueError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -215,8 +220,13 @@ def probe(atoms: Atoms, stages: Sequence[Stage]) -> None:
             atoms.get_stress()
     except PropertyNotImplementedError as error:
         raise InputError(f"{name} does not give what the stages need ({error}); use Langevin or NVE") from error
-    except (CalculatorError, NotImplementedError, RuntimeError, OSError, ValueError, LookupError) as error:
-        raise InputError(f"{name} fails for the structure ({error or type(error).__name__})") from error
+    except failures(atoms.calc) as error:
+        raise InputError(f"{name} fails for the structure ({str(error) or type(error).__name__})") from error
+
+
+def failures(calculator: Any) -> tuple[type[Exception], ...]:
+    """Exceptions that mean that a calculator has failed: any of a third-party one, few of a potential of ours."""
+    return TROUBLE if isinstance(calculator, PotentialCalculator) else (Exception,)
 
 
 def cautions(guards: Sequence[Guard], start: Snapshot) -> list[str]:

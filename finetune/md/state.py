@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from finetune.checksums import CHECKSUM, check_archive, checksum, verify
 from finetune.errors import InputError
 from finetune.files import whole
 
@@ -42,25 +42,28 @@ def _places(dynamics: Any) -> Iterator[tuple[str, Any, str]]:
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """Write arrays and plain facts as one file, whole."""
+    """Write arrays and plain facts with their checksum as one file, whole."""
+    named: dict[str, Any] = {f"array {name}": np.asarray(values) for name, values in arrays.items()}
+    named["facts"] = np.array(json.dumps(facts))
     with whole(path) as partial, partial.open("wb") as stream:
-        named: dict[str, Any] = {f"array {name}": values for name, values in arrays.items()}
-        np.savez(stream, facts=np.array(json.dumps(facts)), **named)
-        stream.flush()
-        os.fsync(stream.fileno())
+        np.savez(stream, **{**named, CHECKSUM: np.array(checksum(named))})
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What `write` wrote; nothing in it is executed.
+    """Arrays and facts of a file of `write`, after their checksum is verified; nothing in it is executed.
 
     Raises:
         InputError: damaged, or another kind of file.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            arrays = {key.removeprefix("array "): content[key] for key in content.files if key != "facts"}
-            return arrays, json.loads(str(content["facts"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        check_archive(path)
+        with np.load(path, allow_pickle=False) as archive:
+            content = {key: archive[key] for key in archive.files}
+        if CHECKSUM in content:  # earlier versions wrote none
+            verify({key: value for key, value in content.items() if key != CHECKSUM}, str(content[CHECKSUM]))
+        arrays = {key.removeprefix("array "): value for key, value in content.items() if key.startswith("array ")}
+        return arrays, json.loads(str(content["facts"]))
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}); remove it to begin anew, or take a copy") from error
 
 

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from rich.console import Console
 
 from finetune import models, plots
+from finetune.checksums import write_tensors
 from finetune.data.frames import Frame, fitted_to
 from finetune.display import cell, fenced
 from finetune.evaluation import Evaluation, compare_table, evaluate
@@ -34,13 +35,17 @@ PACKAGES = ("torch", "lightning", "mace-torch", "chgnet", "e3nn", "ase", "pymatg
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints are written to a `.partial` and renamed, so that no half one is ever read as whole."""
+    """Checkpoints are written under a temporary name and renamed, and have checksums that are verified on reading."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Write one checkpoint, whole or not at all."""
-        models.write_whole(checkpoint, Path(path))
+        write_tensors(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read one checkpoint after its checksums are verified; nothing in it is executed."""
+        return models.read_checkpoint(Path(path))
 
 
 class RunCheckpoint(ModelCheckpoint):
