@@ -61,6 +61,12 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
         if span is not None:
             figure.update_yaxes(range=span[:2], **where)
             figure.layout.annotations[place].text += " (cut off)" if span[2] else ""
+    _arrange(figure, rows, wide)
+    return figure
+
+
+def _arrange(figure: go.Figure, rows: int, wide: int) -> None:
+    """Set size, margins, legend and font of a figure with some rows of panels."""
     high = HIGH * rows + 90
     figure.update_layout(
         template="simple_white",
@@ -71,7 +77,6 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
         font={"family": "system-ui, sans-serif", "size": 12},
     )
     figure.update_annotations(font_size=13)
-    return figure
 
 
 def _style(name: str, reference: str | None, names: Sequence[str]) -> tuple[str, str, str]:
