@@ -167,7 +167,7 @@ def _child(cell: Cell, pipe: Connection) -> None:
     os.setsid()
     end_with_parent()
     with (
-        io.TextIOWrapper(io.BufferedWriter(new_file(cell.place / "log.txt"))) as log,  # type: ignore[arg-type]
+        io.TextIOWrapper(io.BufferedWriter(new_file(cell.place / "log.txt"))) as log,
         contextlib.suppress(BrokenPipeError),
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
