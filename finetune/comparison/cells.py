@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import io
 import json
 import math
 import multiprocessing
@@ -24,7 +25,7 @@ from finetune.comparison.figures import Measured
 from finetune.comparison.observable import Observable
 from finetune.comparison.recorded import Recorded
 from finetune.errors import InputError
-from finetune.files import write_text
+from finetune.files import new_file, write_text
 from finetune.labelling.executors import end_with_parent
 
 END_S = 10.0  # that a process may take to end after its answer
@@ -166,7 +167,7 @@ def _child(cell: Cell, pipe: Connection) -> None:
     os.setsid()
     end_with_parent()
     with (
-        (cell.place / "log.txt").open("w") as log,
+        io.TextIOWrapper(io.BufferedWriter(new_file(cell.place / "log.txt"))) as log,
         contextlib.suppress(BrokenPipeError),
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
