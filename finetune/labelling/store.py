@@ -23,7 +23,7 @@ from ase import Atoms
 
 from finetune.data.frames import Frame
 from finetune.errors import InputError
-from finetune.files import damaged, read_frames, read_record, sweep, write_frames, write_text
+from finetune.files import damaged, make_folder, read_frames, read_record, sweep, write_frames, write_text
 from finetune.labelling.core import Method, Outcome
 from finetune.locks import locked
 
@@ -57,6 +57,8 @@ class Store:
         """
         with locked(self.directory, "choose another --output"):
             claim(self.directory, self.labeller, LABELLED)
+            for folder in ("failed", "logs"):
+                make_folder(self.directory / folder)
             sweep(self.directory)
             yield
 
