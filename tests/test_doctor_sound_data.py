@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixCartesian
-from ase.units import Bohr, GPa, Hartree
+from ase.units import Bohr, GPa, Hartree, Rydberg
 
 from finetune.backbones.chgnet import CHGNet
 from finetune.data.checking import check_units
@@ -24,6 +24,7 @@ from finetune.data.reading import read
 from finetune.doctor import check_labels, examine, not_compared
 from finetune.doctor.examination import COMPARED
 from finetune.doctor.fixed import fixed_atoms
+from finetune.doctor.symmetry import forbidden, symmetry_of_forces
 from finetune.evaluation import Evaluation, evaluate
 from finetune.properties import Properties
 
@@ -68,6 +69,61 @@ def test_any_few_of_them_have_no_fault_either(relaxed: Evaluation, rng: np.rando
             )
             some = replace(relaxed, frames=[relaxed.frames[k] for k in which], labels=label, predicted=predicted)
             assert check_labels(some) == []
+
+
+def test_the_unit_of_a_stress_near_equilibrium_is_not_one_unit_only(relaxed: Evaluation) -> None:
+    """Labels are a tenth of the model's stress there: kbar have the size that GPa would have elsewhere."""
+    rng = np.random.default_rng(0)
+    predicted = replace(relaxed.predicted, stress=torch.from_numpy(rng.normal(size=(20, 3, 3)) * 0.01))
+    ratio = torch.from_numpy(0.1 * np.exp(1.2 * rng.normal(size=(20, 1, 1))))
+    found = replace(relaxed, predicted=predicted)
+    kbar = ratio * predicted.stress / (0.1 * GPa)
+    (problem,) = [p for p in planted(found, stress=kbar) if p.startswith("stress")]
+    assert "GPa (then multiply by" in problem
+    assert "or kbar (then multiply by" in problem
+    assert "the ratio scatters" in problem
+
+
+def test_stresses_that_a_relaxation_left_over_are_no_other_unit(relaxed: Evaluation) -> None:
+    """A sixteenth of the model's stress along it, with the scatter of real relaxations, and steady in Rydberg."""
+    rng = np.random.default_rng(0)
+    predicted = replace(relaxed.predicted, stress=torch.from_numpy(rng.normal(size=(20, 3, 3)) * 0.01))
+    predicted.stress[:] = (predicted.stress + predicted.stress.transpose(1, 2)) / 2
+    found = replace(relaxed, predicted=predicted)
+    for median, width, faulty in ((0.06, 0.5, False), (0.06, 0.1, False), (1.2 * Bohr**3 / Rydberg, 0.1, True)):
+        ratio = torch.from_numpy(median * np.exp(width * rng.normal(size=(20, 1, 1))))
+        problems = [p for p in planted(found, stress=ratio * predicted.stress) if p.startswith("stress")]
+        assert bool(problems) == faulty
+
+
+def test_forces_of_relaxed_crystals_that_are_shuffled_between_atoms_break_their_symmetry(relaxed: Evaluation) -> None:
+    rng = np.random.default_rng(0)
+    assert symmetry_of_forces(relaxed.frames).verdict == "good"
+    mixed = [
+        replace(frame, given=frame.given | {"forces": rng.permutation(frame.labels.forces.numpy())})
+        for frame in relaxed.frames
+    ]
+    finding = symmetry_of_forces(mixed)
+    assert finding.verdict == "fault"
+    assert "another order of atoms" in finding.remedy
+
+
+def test_the_share_of_forces_that_symmetry_forbids_has_closed_forms() -> None:
+    wurtzite = bulk("ZnS", "wurtzite", 3.8, 6.2)  # forces along the axis only, the same on atoms of an element
+    numbers = wurtzite.numbers == 30
+    along = np.zeros((4, 3))
+    along[:, 2] = np.where(numbers, 0.1, -0.1)
+    assert forbidden(wurtzite, along) == pytest.approx(0, abs=1e-8)
+    assert forbidden(wurtzite, along[:, ::-1]) == pytest.approx(1)  # along x
+    halves = along.copy()
+    halves[np.flatnonzero(numbers)[0], 2] = 0.0  # mean of both Zn 0.05: sqrt(2 * 0.05² / 0.03)
+    assert forbidden(wurtzite, halves) == pytest.approx(np.sqrt(2 * 0.05**2 / 0.03))
+    wurtzite.rattle(0.1)
+    assert forbidden(wurtzite, along) is None
+
+
+def test_what_is_not_compared_says_that_it_cannot_be_judged(relaxed: Evaluation) -> None:
+    assert "sign, unit and order of atoms cannot be judged" in not_compared(relaxed)["forces"]
 
 
 @pytest.mark.slow

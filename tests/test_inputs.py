@@ -382,6 +382,15 @@ def test_another_order_of_the_stress_components_is_found(order, scale):
     assert (f"in the order {' '.join(order)}" in words) == (order != READ)
 
 
+@pytest.mark.parametrize("normal", ["yy xx zz", "zz yy xx", "yy zz xx"])
+def test_exchanged_normal_components_are_found_and_the_order_is_named(normal):
+    rng = np.random.default_rng(2)
+    order = (*normal.split(), "yz", "xz", "xy")
+    stress = rng.normal(size=(12, 6)) * 0.02
+    words = better_order(tensors(stress[:, [READ.index(name) for name in order]]), tensors(0.8 * stress))
+    assert f"in the order {normal} yz xz xy" in words
+
+
 def test_the_order_of_shear_that_is_noise_is_not_guessed():
     rng = np.random.default_rng(1)
     stress = rng.normal(size=(20, 6)) * [0.02, 0.02, 0.02, 1e-6, 1e-6, 1e-6]

@@ -261,7 +261,7 @@ def test_a_fit_that_is_stopped_by_the_user_says_how_to_go_on(files, uninterrupte
         (("-c", "configs/mace-scratch.yaml"), ("got a fit of CHGNet, expected MACE",)),
         (
             ("-c", "configs/chgnet.yaml"),
-            ("got a fit of CHGNet with atom_fea_dim ", "expected CHGNet with atom_fea_dim 64, "),
+            ("got a fit of CHGNet with angle_fea_dim ", "expected CHGNet with angle_fea_dim 64, "),
         ),
         (("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"), ("another optimiser",)),
         (("--model.groups", "{embedding: 0.0}"), ("expected Adam on interactions, readouts",)),

@@ -188,7 +188,7 @@ def _label_problems(frame: Frame, name: str) -> Iterator[str]:
     if number is None:
         got = repr(frame.given[name])
         bare = " (a key without a value, as ASE writes None)" if frame.given[name] is True else ""
-        bare = " (a key without a value)" if frame.given[name] == "" else bare
+        bare = " (a key without a value)" if isinstance(frame.given[name], str) and not frame.given[name] else bare
         yield f"has {name} {got:.40}{bare}, which is not a number; mend it or leave the label out"
         return
     value = number

@@ -24,6 +24,7 @@ from finetune.doctor.fixed import fixed_atoms
 from finetune.doctor.labels import check_labels, not_compared
 from finetune.doctor.likeness import likeness
 from finetune.doctor.structures import duplicates, leaks, near_duplicates
+from finetune.doctor.symmetry import symmetry_of_forces
 from finetune.doctor.trajectories import finite_differences
 from finetune.errors import InputError
 from finetune.evaluation import Evaluation, evaluate
@@ -123,7 +124,8 @@ def examine(
     usable, findings = unusable(frames)
     usable, alone = without_isolated(usable)
     findings += isolated(alone, usable)
-    findings += [*label_keys(usable, keys), *plain_units(usable), fixed_atoms(usable), *finite_differences(usable)]
+    findings += [*label_keys(usable, keys), *plain_units(usable), fixed_atoms(usable)]
+    findings += [*finite_differences(usable), symmetry_of_forces(usable)]
     evaluation, drawn, compared = _compare(_some(usable, limit), potential, batch_edges)
     findings += [*compared, *settings(usable), composition_rank(usable)]
     if evaluation is not None:

@@ -13,14 +13,12 @@ are not compared; `not_compared` counts them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from ase.units import Bohr, GPa, Hartree, Rydberg, kcal, kJ, mol
 
 from finetune import models
 from finetune.doctor.agreement import (
@@ -36,11 +34,23 @@ from finetune.doctor.agreement import (
     stress_agreement,
 )
 from finetune.doctor.stress_order import better_order
+from finetune.doctor.units import (
+    AGREE,
+    ALIKE,
+    ENERGIES,
+    FACTOR,
+    FORCES,
+    SCATTER,
+    STRESSES,
+    Units,
+    near_units,
+    scatter_of,
+    sign_and_unit,
+)
 from finetune.errors import InputError
 from finetune.evaluation import Evaluation, evaluate
 from finetune.references import compositions
 
-AGREE = 0.6  # median |c| from which sign and unit are told; correct labels have 0.85 and more
 UNRELATED = 0.3  # median c below which forces have nothing to do with the structures; shuffled ones have 0.0 ± 0.15
 JUDGE = "chgnet"  # what the figures here were found with
 STRANGER = 0.3  # c of a single frame below which its forces are not its own
@@ -48,45 +58,14 @@ OWN = 0.5  # c that frames with the right forces reach
 BEYOND = 2.0  # size of forces over the median error of such frames from which a single frame is looked at
 OUTSIDE = 2.5  # standard deviations of Fisher's transform of c below the median of such frames, the same
 SINGLE = 8  # atoms of it: small crystals have few free coordinates, along which a model may be wrong in all
-FACTOR = 8.0  # q beyond which a unit is wrong: softening explains 2.5, the smallest mistake of units is 13.6
 PER_ATOM = 1.4  # misfit as eV over misfit as eV/atom beyond which it is eV/atom; correct labels have 0.1 or less
-USUAL = 1.3  # q of correct labels, geometric mean
 MIN_ENERGY = 5e-3  # eV/atom rms beyond composition; less is within the error of a foundation model, as are
 MIN_FORCE = 0.1  # eV/Å rms
 MIN_STRESS = 2e-3  # eV/Å³ rms
 FAINT = 2.0  # of these, in the prediction: from here on labels below them are suspect
 STEADY = 0.7  # share of faint frames of one direction that makes it a unit
-SCATTER = (
-    0.8  # of the logarithm of q over frames, above which a ratio is no unit; 0.6 and less are usual, 0.9 to 1.9 in
-)
-# relaxed crystals, whose labels are what the relaxation left over
-ALIKE = 3.0  # factor within which a ratio may be that of a unit
-LEFT = 30.0  # the same, for labels smaller than those of the model, where ratios scatter
 SPARE = 6  # frames beyond the number of independent compositions that an energy test needs
 SHOWN = 5  # single frames that are told one by one
-
-Units = Mapping[str, float]  # size of a unit in ASE's
-ENERGIES: Units = MappingProxyType(
-    {"kcal/mol": kcal / mol, "kJ/mol": kJ / mol, "Hartree": Hartree, "Rydberg": Rydberg, "meV": 1e-3}
-)
-FORCES: Units = MappingProxyType(
-    {
-        "kcal/mol/Å": kcal / mol,
-        "kJ/mol/Å": kJ / mol,
-        "Hartree/Bohr": Hartree / Bohr,
-        "Rydberg/Bohr": Rydberg / Bohr,
-        "meV/Å": 1e-3,
-    }
-)
-STRESSES: Units = MappingProxyType(
-    {
-        "GPa": GPa,
-        "kbar": 0.1 * GPa,
-        "bar": 1e-4 * GPa,
-        "Hartree/Bohr³": Hartree / Bohr**3,
-        "Rydberg/Bohr³": Rydberg / Bohr**3,
-    }
-)
 
 
 def check_labels(evaluation: Evaluation) -> list[str]:
@@ -123,7 +102,7 @@ def not_compared(evaluation: Evaluation) -> dict[str, str]:
         if len(likeness) and count < needed_frames(likeness):
             words[name] = (
                 f"{name} not compared: label and prediction both exceed {least:g} {unit} rms in {count} of "
-                f"{len(likeness)} frames, and {needed_frames(likeness)} are needed"
+                f"{len(likeness)} frames, and {needed_frames(likeness)} are needed; {UNJUDGED[name]}"
             )
     return words
 
@@ -171,7 +150,7 @@ def _energy_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     if gain > PER_ATOM and n.min() > 1 and cosine_of(each, model) > AGREE:
         return f"they fit the foundation model {gain:.1f} times better as eV/atom than as eV; give total energies, eV"
     c, q = cosine_of(total, model), rms_of(total) / rms_of(model)
-    return _sign_and_unit(c, q, ENERGIES, "eV", "total energies, negative where bound")
+    return sign_and_unit(c, q, ENERGIES, "eV", "total energies, negative where bound")
 
 
 def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
@@ -188,7 +167,7 @@ def _forces_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
             f"they have nothing to do with the structures (cosine {c:.2f} with the foundation model, correct ones have "
             "0.8 or more); look whether they are of other frames or in another order of atoms"
         )
-    return _sign_and_unit(c, q, FORCES, "eV/Å", "forces, not gradients", _scatter(likeness.q))
+    return sign_and_unit(c, q, FORCES, "eV/Å", "forces, not gradients", scatter_of(likeness.q))
 
 
 def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
@@ -204,7 +183,7 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
     if len(likeness) < needed_frames(everything):
         return None
     c, q = float(np.median(likeness.c)), float(np.median(likeness.q))
-    unit = _sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension", _scatter(likeness.q))
+    unit = sign_and_unit(c, q, STRESSES, "eV/Å³", "positive under tension", scatter_of(likeness.q))
     label, predicted = (p.stress.numpy()[part] for p in (evaluation.labels, evaluation.predicted))
     fault = "; ".join(filter(None, [unit, better_order(label, predicted)]))
     volumes = np.array([evaluation.frames[i].atoms.get_volume() for i in likeness.frames])
@@ -215,6 +194,13 @@ def _stress_fault(evaluation: Evaluation, part: np.ndarray) -> str | None:
 Test = Callable[[Evaluation, np.ndarray], str | None]  # a fault in words, empty without one; None: cannot be judged
 TESTS: Mapping[str, Test] = MappingProxyType(
     {"energy": _energy_fault, "forces": _forces_fault, "stress": _stress_fault}
+)
+UNJUDGED: Mapping[str, str] = MappingProxyType(
+    {
+        "forces": "sign, unit and order of atoms cannot be judged by the model near equilibrium, where smaller units "
+        "(Hartree/Bohr) look like relaxed structures too",
+        "stress": "sign, unit and order of components cannot be judged by the model near equilibrium",
+    }
 )
 UNKNOWN = "where the foundation model has something; leave out what is not known"
 
@@ -278,51 +264,6 @@ def _faint_fault(likeness: Agreement, least: float, units: Units, wanted: str, m
     steady = (suspect.c * np.sign(c) > OWN) & (suspect.q > q / ALIKE) & (suspect.q < ALIKE * q)
     if len(suspect) < max(MIN_FAINT, needed_frames(likeness)) or steady.mean() < STEADY or q > 1 / FACTOR:
         return ""
-    if _scatter(suspect.q) > SCATTER or not _near(q, units):
+    if scatter_of(suspect.q) > SCATTER or not near_units(q, units):
         return ""
-    return _sign_and_unit(c, q, units, wanted, meaning)
-
-
-def _scatter(q: np.ndarray) -> float:
-    """Standard deviation of the logarithm of ratios, by the median deviation."""
-    logarithm = np.log(np.maximum(q, 1e-300))
-    return 1.4826 * float(np.median(np.abs(logarithm - np.median(logarithm))))
-
-
-def _near(q: float, units: Units, smallest: float = 1 / ALIKE) -> list[str]:
-    """Units that labels of `q` times the size of the prediction may have, the likeliest first."""
-    sizes = {name: q * size / USUAL for name, size in units.items()}
-    likely = sorted(sizes, key=lambda name: abs(math.log(sizes[name])))
-    return [name for name in likely if smallest < sizes[name] < ALIKE]
-
-
-def _sign_and_unit(c: float, q: float, units: Units, wanted: str, meaning: str, scatter: float = 0.0) -> str:
-    """Words for the opposite sign, for another unit, or both; empty where the sign agrees and the size may be right.
-
-    Args:
-        c: median cosine of label and prediction.
-        q: median ratio of their norms.
-        units: sizes of the units that it may be.
-        wanted: the right unit.
-        meaning: the right sign.
-        scatter: of the logarithm of the ratio over frames.
-    """
-    flipped, scaled = c < -AGREE, abs(c) > AGREE and not 1 / FACTOR < q < FACTOR
-    if not (flipped or scaled):
-        return ""
-    words = f"cosine {c:.2f} with the foundation model and {q:.3g} times its size; give {wanted}"
-    if flipped:
-        words += f", with the opposite sign ({meaning})"
-    if scaled:
-        unclear = scatter > SCATTER
-        near = [
-            f"{name} (then multiply by {units[name]:.6g})"
-            for name in _near(q, units, 1 / LEFT if unclear else 1 / ALIKE)
-        ]
-        words += f", as they look like {' or '.join(near)}" if near else ", as their unit is another one"
-        if unclear and near:
-            words += (
-                f"; the ratio scatters by a factor of {math.exp(scatter):.1f} between frames, as near equilibrium, "
-            )
-            words += "so look up which unit the code writes"
-    return words
+    return sign_and_unit(c, q, units, wanted, meaning)

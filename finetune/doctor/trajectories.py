@@ -22,7 +22,7 @@ from ase.units import Hartree, Rydberg, kcal, kJ, mol
 from finetune.data.frames import Frame
 from finetune.doctor.agreement import SMALLEST
 from finetune.doctor.findings import Finding
-from finetune.doctor.labels import FORCES, STRESSES
+from finetune.doctor.units import FORCES, STRESSES
 
 NEAR = 0.5  # Å, largest displacement of an atom over which the trapezoidal rule is trusted
 FAR = 1.0  # Å, the same for the sign of the curvature

@@ -270,8 +270,8 @@ class FineTune(lightning.LightningModule):
         began, now = checkpoint.get("potential"), self.potential.config()
         if began is not None and began != now:
             raise InputError(
-                f"--ckpt_path: got a fit of {described_fit(began)}, expected {described_fit(now, began)}. Give the "
-                "configs that it began with, or start from it with --model.potential RUN and another "
+                f"--ckpt_path: got a fit of {described_fit(began, now)}, expected {described_fit(now, began)}. Give "
+                "the configs that it began with, or start from it with --model.potential RUN and another "
                 "--trainer.default_root_dir"
             )
         for state in checkpoint.get("optimizer_states", []):
