@@ -195,7 +195,7 @@ def test_commands_in_the_text_exist(path: Path) -> None:
             wrong.append(name)
             continue
         options = {word.split("=")[0] for word in rest if re.match(r"--[a-z]", word)}
-        known = {"--allow", "--trusted", *re.findall(r"--[\w.]+", help_text(name))}  # the first two go with every command
+        known = {"--allow", "--trusted", *re.findall(r"--[\w.]+", help_text(name))}
         wrong += [f"{name} {option}" for option in options if option not in known and not option.startswith(OPEN)]
     assert wrong == []
 
