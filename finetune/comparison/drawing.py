@@ -70,8 +70,7 @@ def panels(curves: Mapping[str, Sequence[Curve]], reference: str | None, names: 
         legend={"orientation": "h", "y": -60 / high, "yanchor": "top", "x": 0, "xanchor": "left"},
         font={"family": "system-ui, sans-serif", "size": 12},
     )
-    figure.update_annotations(font_size=13)
-    return figure
+    return figure.update_annotations(font_size=13)
 
 
 def _style(name: str, reference: str | None, names: Sequence[str]) -> tuple[str, str, str]:
