@@ -144,7 +144,7 @@ def check_directory(directory: Path, own: Sequence[str], what: str) -> None:
     if not directory.exists():
         return
     if not directory.is_dir():
-        raise InputError(f"{directory} is a file; choose a directory")
+        raise InputError(f"{directory} is a file; choose another directory")
     others = sorted(path.name for path in directory.iterdir() if path.name not in LOCKS and not is_temporary(path))
     if others and not any((directory / name).is_file() for name in own):
         raise InputError(

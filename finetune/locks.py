@@ -94,7 +94,8 @@ def locked(directory: Path, remedy: str = "choose another directory") -> Iterato
             f"it, or {remedy}."
         ) from None
     except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{directory} is a file; choose a directory") from None
+        place = next(one for one in (directory, *directory.parents) if one.exists())
+        raise InputError(f"{place} is a file; choose another directory") from None
     except OSError as error:
         raise InputError(f"cannot write into {directory} ({error.strerror}); choose another directory") from error
     try:

@@ -258,7 +258,7 @@ def zbl(a: int, b: int, r: float) -> float:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"elements": ["Li", "Xx"]}, "unknown element 'Xx'"),
+        ({"elements": ["Li", "Xx"]}, "element 'Xx' is not known"),
         ({"elements": ["Li", "Li"]}, "name each element once"),
         ({"nmax": [3, 2], "lmax": [0]}, "one number for each order"),
         ({"nmax": [3] * 5, "lmax": [0] * 5}, "1 to 4 orders"),
@@ -266,7 +266,7 @@ def zbl(a: int, b: int, r: float) -> float:
         ({"radial": "bessle"}, "bessel"),
         ({"exponents": [0.5]}, "first must be 1"),
         ({"exponents": [1.0, 0.0]}, "above 0"),
-        ({"elements": ["X"]}, "unknown element"),
+        ({"elements": ["X"]}, "is not known"),
         ({"dtype": "float16"}, "unknown dtype"),
         ({"core": {"fractoin": 0.7}}, "fraction"),
         ({"core": {"width": 3.0}}, "less than"),

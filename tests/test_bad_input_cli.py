@@ -201,10 +201,7 @@ def test_a_file_in_the_place_of_a_directory_is_told(tmp_path, refused, name):
         "learn": ("learn", "-c", "configs/learn/teacher.yaml", "--directory", tmp_path / "taken"),
         "compare": ("compare", "-c", compared, "--output", tmp_path / "taken"),
     }
-    refused(
-        *arguments[name],
-        words=(str(tmp_path / "taken"), "choose another" if name in ("learn", "compare") else "check the path"),
-    )
+    refused(*arguments[name], words=(f"{tmp_path / 'taken'} is a file", "choose another directory"))
 
 
 def test_a_fit_without_data_says_which_option_is_missing(tmp_path, refused):

@@ -195,11 +195,7 @@ def test_commands_in_the_text_exist(path: Path) -> None:
             wrong.append(name)
             continue
         options = {word.split("=")[0] for word in rest if re.match(r"--[a-z]", word)}
-<<<<<<< HEAD
-        known = {"--allow", "--trusted", *re.findall(r"--[\w.]+", help_text(name))}
-=======
         known = set(re.findall(r"--[\w.]+", help_text(name) + HELP))  # that of all commands has those of each
->>>>>>> code19
         wrong += [f"{name} {option}" for option in options if option not in known and not option.startswith(OPEN)]
     assert wrong == []
 
@@ -220,14 +216,14 @@ def test_links_in_the_readme_lead_somewhere() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-<<<<<<< HEAD
 def test_the_layers_in_the_concepts_are_those_of_the_contract() -> None:
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
     expected = [set(re.findall(r"\w+", layer)) for layer in contract]
     section = (ROOT / "docs" / "concepts.md").read_text().split("## Layers")[1]
     rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
     assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == expected
-=======
+
+
 def test_the_lock_has_a_sum_for_the_versions_of_the_constraints_and_for_nothing_else():
     blocks = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
     found = {}
@@ -240,4 +236,3 @@ def test_the_lock_has_a_sum_for_the_versions_of_the_constraints_and_for_nothing_
             found[canonicalize_name(name)] = Version(version)
     assert found.pop("setuptools") >= Version("77")
     assert found == pins()
->>>>>>> code19

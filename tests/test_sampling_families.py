@@ -354,7 +354,7 @@ def test_shipped_configs_are_read_into_typed_samplers(path: Path) -> None:
         (lambda: Coherent(ROOT / "data/structures", Face("Zz"), Face("Li")), "no chemical formula"),
         (lambda: Face("Li", miller=((0, 0, 0),)), "Miller indices"),
         (lambda: Packed((("Li",),), atoms=(9, 4)), "smallest and the largest"),
-        (lambda: Dimers(elements=("Li", "Qq")), "unknown element"),
+        (lambda: Dimers(elements=("Li", "Qq")), "is not known"),
     ],
 )
 def test_mistakes_in_the_settings_of_samplers_are_told(sampler, words):

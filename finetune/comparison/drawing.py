@@ -76,11 +76,7 @@ def _arrange(figure: go.Figure, rows: int, wide: int) -> None:
         legend={"orientation": "h", "y": -60 / high, "yanchor": "top", "x": 0, "xanchor": "left"},
         font={"family": "system-ui, sans-serif", "size": 12},
     )
-<<<<<<< HEAD
     figure.update_annotations(font_size=13)
-=======
-    return figure.update_annotations(font_size=13)
->>>>>>> code19
 
 
 def _style(name: str, reference: str | None, names: Sequence[str]) -> tuple[str, str, str]:
