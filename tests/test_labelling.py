@@ -359,7 +359,7 @@ def test_programs_that_a_worker_started_end_with_the_command(tmp_path, toys):
     )
     ase.io.write(tmp_path / "frames.extxyz", frames(1), format="extxyz")
     words = arguments(tmp_path, calculator="started.Started", settings={"pid": str(tmp_path / "pid")})
-    running = process(*words, log=tmp_path / "log")
+    running = process(*words, "--allow", "started", log=tmp_path / "log")
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert running.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.05)
