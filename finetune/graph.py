@@ -30,6 +30,7 @@ from finetune.properties import Properties
 Graph = dict[str, Tensor]
 
 MIN_DISTANCE = 1e-3  # Å; closer atoms have no direction between them
+MAX_POSITION = 1e6  # Å; no structure is so large, and single precision does not resolve it
 
 
 class Pairs(NamedTuple):
@@ -78,6 +79,9 @@ def check_geometry(atoms: Atoms) -> None:
     """Raise `InputError` where positions are not finite or a periodic cell has no volume."""
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         raise InputError("positions or cell are not finite numbers; mend or drop the frame")
+    farthest = max(np.abs(atoms.positions).max(initial=0), np.abs(atoms.cell.array).max())
+    if farthest > MAX_POSITION:
+        raise InputError(f"positions or a cell of {farthest:.3g} Å; check the unit (Å) or drop the frame")
     if atoms.pbc.any() and abs(np.linalg.det(atoms.cell.complete().array)) < 1e-6:
         raise InputError("periodic, but the cell has zero volume; set the cell or set pbc to False")
 

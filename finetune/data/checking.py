@@ -15,12 +15,12 @@ from finetune.data.frames import Frame, full_stress
 from finetune.data.structures import unknown_elements
 from finetune.data.zeros import zero_forces, zero_stresses
 from finetune.errors import InputError
+from finetune.graph import MAX_POSITION
 
 MIN_DISTANCE = 0.3  # Å; no two nuclei come this close in a DFT calculation that means anything
 SEARCH = 3.0  # Å; the cell list of vesin is quickest with cells that hold about one atom
 MAX_FORCE = 1000.0  # eV/Å; larger ones are another unit or a broken calculation
 MAX_ENERGY = 1e7  # eV/atom; beyond all electrons of the heaviest element
-MAX_POSITION = 1e6  # Å; no structure is so large, and single precision does not resolve it
 MAX_ONE_STRESS = 1e6  # eV/Å³; beyond any unit that is in use
 FEWEST_DIGITS = 5  # labels from which on all of them being rounded is no chance
 MAX_STRESS = 1.0  # eV/Å³, 160 GPa; if half of all frames exceed it, it is another unit

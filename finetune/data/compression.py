@@ -8,8 +8,13 @@ import gzip
 import io
 import lzma
 from pathlib import Path
+from typing import Any
+
+from finetune.errors import InputError
 
 COMPRESSED = (".gz", ".bz2", ".xz")
+LARGE = 2**28  # bytes; decompressed files up to this size are read whatever they were
+RATIO = 200  # decompressed over compressed size beyond which a larger file is not text of structures; that has 3 to 20
 MARKS = (  # byte-order marks; those of UTF-32 begin like those of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -25,15 +30,48 @@ def plain_name(path: Path) -> str:
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:
-    """Open a file for reading, decompressed by its suffix (.gz, .bz2, .xz)."""
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return gzip.GzipFile(path, "rb")
-    if suffix == ".bz2":
-        return bz2.BZ2File(path, "rb")
-    if suffix == ".xz":
-        return lzma.LZMAFile(path, "rb")
-    return path.open("rb")
+    """Open a file for reading, decompressed by its suffix (.gz, .bz2, .xz).
+
+    Reading raises `InputError` where a file grows without end when it is decompressed.
+    """
+    kinds = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}
+    kind = kinds.get(path.suffix.lower())
+    return path.open("rb") if kind is None else io.BufferedReader(_Limited(kind(path, "rb"), path))
+
+
+class _Limited(io.RawIOBase):
+    """A decompressed stream that ends with an error where it is larger than any such file can be."""
+
+    def __init__(self, stream: io.BufferedIOBase, path: Path) -> None:
+        self.stream, self.path = stream, path
+        self.limit = max(LARGE, RATIO * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = self.stream.read(len(buffer))
+        buffer[: len(found)] = found
+        if self.stream.tell() > self.limit:
+            packed, unpacked = self.path.stat().st_size / 2**20, self.limit / 2**20
+            raise InputError(
+                f"{self.path}: got more than {unpacked:.0f} MiB from {packed:.3g} MiB, expected a compressed file of "
+                "structures. If it is one, decompress it first."
+            )
+        return len(found)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
 
 
 def open_text(path: Path) -> io.TextIOWrapper:

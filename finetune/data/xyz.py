@@ -26,6 +26,7 @@ EMPTY = re.compile(  # a key whose value is missing; texts in quotes are passed 
 )
 PROPERTIES = re.compile(r"""Properties\s*=\s*["']?([^\s"']+)""")
 DEFAULT = "species:S:1:pos:R:3"
+MOST_ATOMS = 10**12  # in a frame; a larger number is damage
 _Block = tuple[list[str], int]  # lines of a frame, and the number of the first one
 SYMBOLS = ("species", "symbols", "element")  # columns that hold chemical symbols
 
@@ -93,7 +94,7 @@ def _count(line: str, number: int, where: str) -> int:
         count = int(line)
     except ValueError:
         count = -1
-    if count < 0:
+    if not 0 <= count < MOST_ATOMS:
         raise InputError(
             f"cannot read {where}: line {number} is {line.strip()!r:.60}, expected a number of atoms. Check the number "
             "of atoms and of lines of the frame before it"
