@@ -21,9 +21,9 @@ from ase.optimize import FIRE
 from finetune.backbones.ace import ACE
 from finetune.calculators import PotentialCalculator
 from finetune.errors import InputError
-from finetune.files import write_frames
 from finetune.labelling.store import identity
 from finetune.learning import Thresholds, gathering
+from finetune.learning.files import write_part
 from finetune.learning.subcells import Cutter, centres, cut, subcells
 from finetune.learning.surroundings import relaxed, surroundings
 from finetune.sampling.core import Limits
@@ -157,7 +157,7 @@ def test_what_is_uncertain_at_a_new_boundary_asks_for_no_label(large: Atoms, tmp
     scores[3011] = 2.0
     large.info["score"], large.arrays["scores"] = 2.0, scores
     (tmp_path / "explored").mkdir()
-    write_frames(tmp_path / "explored/run-000.extxyz", [large, large])
+    write_part(tmp_path / "explored", "run-000", [large, large], {})
     thresholds, cutter = Thresholds(select=1.0, stop=50.0), Cutter(radius_A=4.5, centres=3)
     with ThreadPoolExecutor(1) as executor:
         [part], about = gathering.gather_candidates(tmp_path, thresholds, cutter, tmp_path, executor)
@@ -194,7 +194,7 @@ def test_subcells_that_are_certain_where_they_count_or_hopeless_are_counted_and_
     atoms.arrays["scores"] = np.where(np.arange(len(atoms)) == 3011, 2.0, 0.0)
     atoms.info["score"] = 2.0
     (tmp_path / "explored").mkdir()
-    write_frames(tmp_path / "explored/run-000.extxyz", [atoms])
+    write_part(tmp_path / "explored", "run-000", [atoms], {})
     with ThreadPoolExecutor(1) as executor:
         found, about = gathering.gather_candidates(
             tmp_path, Thresholds(select=1.0, stop=50.0), Cutter(radius_A=4.5), tmp_path, executor

@@ -153,6 +153,7 @@ def test_the_best_checkpoint_is_that_of_an_earlier_epoch_where_later_ones_are_wo
     def fit(directory: Path, epochs: int, *more: str) -> Path:
         settings = ["--model.optimizer", "spoilt.Spoilt", "--model.optimizer.lr", "1e-3", "--model.schedule"]
         settings += ["constant", "--model.warmup", "0", "--data.test", "null", "--data.batch_edges", "1500"]
+        settings += ["--allow", "spoilt"]
         assert command(*fit_arguments(files, directory, *settings, "--trainer.max_epochs", str(epochs), *more)) == 0
         return directory
 
