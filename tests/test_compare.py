@@ -47,8 +47,8 @@ from finetune.comparison.figures import Curve, Figure, Measured, binomial
 from finetune.comparison.report import Told
 from finetune.comparison.verdicts import Judged, Verdict, class_of, judge, overall, times
 from finetune.errors import InputError
-from finetune.files import locked
 from finetune.labelling.executors import dask
+from finetune.locks import locked
 
 from .commands import CONFIGS, THEIR_WARNINGS, command, process
 
