@@ -31,6 +31,7 @@ TRAINING = "training"  # entry of a checkpoint: what the potential was fitted to
 BEST, LAST = "best.ckpt", "last.ckpt"
 MEMBERS, GENERATIONS = "member-*.ckpt", "generation-*"  # what a campaign of active learning leaves
 MEASURED = "errors.json"  # the last file that a generation's fit writes
+LARGEST_SIZE = 10_000  # of layers, channels or functions that a checkpoint asks for
 STRUCTURES = (".extxyz", ".xyz", ".traj", ".db", ".xml", ".cif", ".vasp")
 
 
@@ -127,6 +128,9 @@ def restore(content: dict[str, Any], path: Path) -> Potential:
     """The potential that a checkpoint holds, in evaluation mode."""
     potential = build(content["potential"])
     state: dict[str, Tensor] = content["state_dict"]
+    licence = content.get("licence", potential.licence)
+    if not isinstance(state, dict) or not isinstance(licence, str):
+        raise InputError(f"{path} has weights or a licence that are not as written; take another checkpoint")
     if "pytorch-lightning_version" in content:  # a run's .ckpt: the potential is an attribute of the LightningModule
         state = {k.removeprefix("potential."): v for k, v in state.items() if k.startswith("potential.")}
     try:
@@ -134,7 +138,7 @@ def restore(content: dict[str, Any], path: Path) -> Potential:
     except RuntimeError as error:
         raise InputError(f"the weights in {path} do not fit its own architecture: {error}") from error
     potential.training_data = _training_data(content, path)
-    potential.licence, potential.pretrained = content.get("licence", potential.licence), True
+    potential.licence, potential.pretrained = licence, True
     if "no commercial" in potential.licence:
         warnings.warn(f"{path} was tuned from a model under the {potential.licence}; so is it", stacklevel=2)
     return potential.eval()
@@ -150,17 +154,31 @@ def build(config: dict[str, Any]) -> Potential:
     """The potential of a `class_path` and `init_args`, nested ones first; only this package's classes are built."""
     if not isinstance(config, dict) or not {"class_path", "init_args"} <= config.keys():
         raise InputError("the checkpoint does not say how its potential is built; expected class_path and init_args")
-    given = dict(config["init_args"])
+    given = config["init_args"]
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        raise InputError("the checkpoint's init_args are no settings by name; take another checkpoint")
     if given.get("foundation") is not None or given.get("trusted"):
         raise InputError("the checkpoint wants to open another file; a checkpoint holds its own weights, do not use it")
     cls = _potential_class(str(config["class_path"]))
+    _check_sizes(given)
     nested = {key: _built(value) for key, value in given.items()}
     try:
         return cls(**nested)
-    except TypeError as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise InputError(
             f"the checkpoint's {cls.__name__} cannot be built ({error}); it is of another version"
         ) from error
+
+
+def _check_sizes(value: Any) -> None:
+    """Refuse numbers of layers or functions that would take hours or all memory to build."""
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_sizes(part)
+    elif isinstance(value, int) and abs(value) > LARGEST_SIZE:
+        raise InputError(
+            f"the checkpoint's settings hold the size {value}, expected at most {LARGEST_SIZE}; take another"
+        )
 
 
 def _built(value: Any) -> Any:

@@ -15,7 +15,9 @@ import argparse
 import contextlib
 import copy
 import io
+import lzma
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -45,6 +47,7 @@ from finetune.md import state
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 60
+MEMORY = 12 * 2**30  # bytes of address space; what asks for more fails as on a small machine
 HUGE = (b"99999999999", b"1e20", b"-1e300", b"2147483648", b"nan", b"")
 STRANGE = (10**9, -1, 0, 1e300, float("nan"), None, "x", [], {}, [1] * 50)
 TINY = {"n_conv": 2, "atom_fea_dim": 8, "bond_fea_dim": 8, "angle_fea_dim": 8, "mlp_hidden_dims": [8, 8]}
@@ -158,11 +161,12 @@ def formats(folder: Path) -> list[Format]:
     for name in ("frames.traj", "frames.db"):
         ase.io.write(folder / name, plain)
     for name in ("vasprun_unconverged.xml", "vasprun_run.xml", "OUTCAR_train"):
-        packed = ROOT / "tests/cases" / f"{name}.xz"
-        (folder / f"{name}.xz").write_bytes(packed.read_bytes())
+        (folder / name).write_bytes(lzma.decompress((ROOT / "tests/cases" / f"{name}.xz").read_bytes()))
     names = sorted(path.name for path in folder.iterdir())
     found = [Format(name, folder / name, structures) for name in names]
-    model = models.build({"class_path": "finetune.backbones.chgnet.CHGNet", "init_args": {"foundation": None, "architecture": TINY}})
+    model = models.build(
+        {"class_path": "finetune.backbones.chgnet.CHGNet", "init_args": {"foundation": None, "architecture": TINY}}
+    )
     models.save(model, folder / "model.pt")
     state.write(folder / "state.npz", state.arrays_of(plain[0]), {"step": 7})
     (folder / "md.yaml").write_bytes((ROOT / "configs/md/li-li7p3s11.yaml").read_bytes())
@@ -201,6 +205,7 @@ def fuzz(count: int, seed: int, only: list[str] | None, keep: Path | None) -> Co
         raise TooLong
 
     signal.signal(signal.SIGALRM, stop)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     counts: Counter[tuple[str, str]] = Counter()
     shown = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -212,7 +217,7 @@ def fuzz(count: int, seed: int, only: list[str] | None, keep: Path | None) -> Co
             place = k % len(kinds)
             kind, number = kinds[place], k // len(kinds)
             rng = np.random.default_rng([seed, zlib.crc32(kind.name.encode()), number])
-            path = folder / f"{number}-{kind.sound.name}" if "vasprun" not in kind.name else folder / kind.sound.name
+            path = folder / kind.sound.name
             if kind.inside is not None:
                 kind.inside(kind.sound, path, rng)
             else:
@@ -221,7 +226,7 @@ def fuzz(count: int, seed: int, only: list[str] | None, keep: Path | None) -> Co
             counts[kind.name, found] += 1
             if found not in ("read", "refused") and keep is not None:
                 keep.mkdir(parents=True, exist_ok=True)
-                (keep / f"{found.replace(' ', '-')}-{path.name}").write_bytes(path.read_bytes())
+                (keep / f"{found.replace(' ', '-')}-{number}-{path.name}").write_bytes(path.read_bytes())
             path.unlink()
             if time.monotonic() - shown > 20:
                 shown = time.monotonic()

@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return stoppable(COMMANDS[command][0], arguments, received)
     except InputError as error:
         return _tell(str(error))
+    except UnicodeDecodeError as error:
+        return _tell(f"a configuration is not UTF-8 text ({error.reason} at byte {error.start}); take a sound copy")
     except ValueError as error:  # a parser wraps what a constructor raises
         found = message_inside(error)
         if found is None:

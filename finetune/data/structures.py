@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import sqlite3
 import xml.etree.ElementTree as ElementTree
 import zlib
@@ -18,7 +19,7 @@ from ase.data import chemical_symbols
 from ase.io.formats import UnknownFileTypeError
 
 from finetune.data.cif import is_cif, read_cif
-from finetune.data.compression import COMPRESSED, open_bytes, plain_name
+from finetune.data.compression import COMPRESSED, RATIO, open_bytes, plain_name
 from finetune.data.vasp import OUTCAR, XML, read_vasp
 from finetune.data.xyz import read_xyz
 from finetune.errors import InputError
@@ -27,7 +28,7 @@ from finetune.errors import InputError
 UNREADABLE = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, EOFError, AssertionError),
     *(zlib.error, lzma.LZMAError, sqlite3.Error, ElementTree.ParseError, ase.io.ParseError, UnknownFileTypeError),
-    StopIteration,
+    *(StopIteration, MemoryError),  # the latter of a size that a damaged file announces
 )
 VASP = (XML, OUTCAR)
 FULL = 0.01  # deviation of the occupancy of a site from 1 that is rounding
@@ -58,6 +59,7 @@ def read_images(path: Path, labelled: bool = False, index: int | None = None) ->
     """
     kind = kind_of(path)
     images: list[tuple[int, Atoms]] = []
+    _check_announced(path)
     try:
         if path.stat().st_size:
             for number, atoms in _images(path, kind, labelled, index):
@@ -99,6 +101,24 @@ def _images(path: Path, kind: str | None, labelled: bool, index: int | None) -> 
                 source = io.BytesIO(stream.read())
         wanted = ":" if index is None else index
         yield from enumerate(ase.io.iread(source, index=wanted, format=kind, do_not_split_by_at_sign=True))
+
+
+def _check_announced(path: Path) -> None:
+    """Refuse VASP files that announce more atoms than they have bytes, before memory is asked for them.
+
+    Raises:
+        InputError: with the number.
+    """
+    name = plain_name(path).lower()
+    if not ("poscar" in name or "contcar" in name or "outcar" in name or name.endswith((".vasp", ".poscar"))):
+        return
+    with open_bytes(path) as stream:
+        head = stream.read(2**20).decode(errors="replace")
+    counts = re.findall(r"NIONS\s*=\s*(\d+)", head) if "outcar" in name else " ".join(head.splitlines()[5:7]).split()
+    numbers = [int(word) for word in counts if word.isdigit()]
+    size = path.stat().st_size * (RATIO if path.suffix.lower() in COMPRESSED else 1)
+    if sum(numbers) > size:
+        raise InputError(f"{path}: got {sum(numbers)} atoms in a file of {size} bytes. Take a sound copy.")
 
 
 def _rows(path: Path) -> Iterator[Atoms]:
@@ -144,6 +164,10 @@ def disordered_sites(atoms: Atoms) -> list[str]:
     occupancy = atoms.info.get("occupancy")
     if not isinstance(occupancy, dict):
         return []
+    shares = [share for site in occupancy.values() if isinstance(site, dict) for share in site.values()]
+    strange = [share for share in shares if not isinstance(share, int | float)]
+    if strange:
+        raise InputError(f"got the occupancy {strange[0]!r:.40} of a site, expected a number. Check the file")
     wrong = {
         str(kind): " ".join(f"{symbol} {share:g}" for symbol, share in site.items())
         for kind, site in occupancy.items()

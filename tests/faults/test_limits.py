@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from finetune import models
 from finetune.data import compression
 from finetune.data.reading import read
 from finetune.data.structures import read_images
@@ -56,3 +57,29 @@ def test_a_file_that_grows_without_end_is_refused_and_one_that_only_compresses_w
     sound = tmp_path / f"sound.extxyz{suffix}"
     sound.write_bytes(pack((tmp_path / "same.extxyz").read_bytes()))  # type: ignore[operator]
     assert len(read_images(sound)) == 500
+
+
+def test_an_occupancy_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    atoms = Atoms("Li", cell=[3, 3, 3], pbc=True)
+    atoms.info["occupancy"] = {"0": {"Li": "a half"}}
+    ase.io.write(tmp_path / "cell.json", atoms)
+    with pytest.raises(InputError, match="occupancy 'a half'"):
+        read_images(tmp_path / "cell.json")
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "OUTCAR"])
+def test_a_vasp_file_that_announces_more_atoms_than_it_has_bytes_is_refused(tmp_path: Path, name: str) -> None:
+    text = "Li\n1.0\n9 0 0\n0 9 0\n0 0 9\nLi\n99999999999\nDirect\n0 0 0\n"
+    (tmp_path / name).write_text(text if name == "POSCAR" else " number of ions     NIONS = 99999999999\n")
+    with pytest.raises(InputError, match="got 99999999999 atoms"):
+        read_images(tmp_path / name)
+
+
+@pytest.mark.parametrize(("place", "value"), [("n_conv", 10**9), ("n_conv", "many"), ("atom_fea_dim", 10**7)])
+def test_a_checkpoint_whose_settings_cannot_be_built_is_refused_at_once(place: str, value: object) -> None:
+    settings = {"n_conv": 2, "atom_fea_dim": 8, "bond_fea_dim": 8, "angle_fea_dim": 8, place: value}
+    config = {"foundation": None, "architecture": settings}
+    start = time.monotonic()
+    with pytest.raises(InputError, match="checkpoint"):
+        models.build({"class_path": "finetune.backbones.chgnet.CHGNet", "init_args": config})
+    assert time.monotonic() - start < 20

@@ -1,0 +1,22 @@
+"""Mutated files of every format are read or refused in words: the short form of scripts/fuzz.py."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+FUZZ = Path(__file__).parents[2] / "scripts" / "fuzz.py"
+
+
+def test_mutated_files_give_no_traceback_no_hang_and_no_silent_change(capsys) -> None:
+    assert runpy.run_path(str(FUZZ))["main"](["--count", "168", "--seed", "3"]) == 0, capsys.readouterr()
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "all"
+
+
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path, capsys) -> None:
+    from finetune.cli import main
+
+    path = tmp_path / "md.yaml"
+    path.write_bytes(b"calculator: \xf4\xf4\n")
+    assert main(["md", "-c", str(path)]) == 1
+    assert "not UTF-8 text" in capsys.readouterr().err
