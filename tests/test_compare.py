@@ -253,7 +253,7 @@ def test_programs_that_a_calculator_has_started_end_with_its_cell(data, broken, 
 
 
 def test_another_command_on_the_same_directory_is_refused(data, tmp_path):
-    with locked(tmp_path / "c" / "cells", ""), pytest.raises(InputError, match="that process .* writes into"):
+    with locked(tmp_path / "c" / "cells", ""), pytest.raises(InputError, match=r"that process .* writes into"):
         compare({"EMT": EMT()}, rows(data)[:1], tmp_path / "c")
 
 
