@@ -62,9 +62,9 @@ def test_a_file_that_grows_without_end_is_refused_and_one_that_only_compresses_w
 def test_an_occupancy_that_is_no_number_is_refused(tmp_path: Path) -> None:
     atoms = Atoms("Li", cell=[3, 3, 3], pbc=True)
     atoms.info["occupancy"] = {"0": {"Li": "a half"}}
-    ase.io.write(tmp_path / "cell.json", atoms)
+    ase.io.write(tmp_path / "cell.traj", atoms)
     with pytest.raises(InputError, match="occupancy 'a half'"):
-        read_images(tmp_path / "cell.json")
+        read_images(tmp_path / "cell.traj")
 
 
 @pytest.mark.parametrize("name", ["POSCAR", "OUTCAR"])
