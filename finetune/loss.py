@@ -91,7 +91,7 @@ class Loss:
     def _check(when: str, weights: Mapping[str, float]) -> None:
         """Weights are not negative and not all zero."""
         for name, weight in weights.items():
-            if not (math.isfinite(weight) and weight >= 0):
+            if weight is None or not (math.isfinite(weight) and weight >= 0):
                 raise InputError(f"the loss weight of {name} {when} is {weight}; give 0 or more")
         if not any(weights.values()):
             raise InputError(f"all loss weights {when} are 0; give energy, forces or stress a weight")

@@ -88,17 +88,28 @@ def checkpoint(path: Path) -> Any:
     return dict(models.load(str(path)).state_dict())
 
 
-def settings(path: Path) -> None:
-    """Run dynamics by a config that names a structure that is missing."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            status = command(["md", "-c", str(path), "--structure", "missing.cif"])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    if status == 0:
-        raise RuntimeError("dynamics of a missing structure ended with status 0")
-    raise InputError(out.getvalue())
+def config(*arguments: str, parsed: bool = False) -> Callable[[Path], None]:
+    """A function that runs a command with a config, and files that are missing; `{folder}` is that of the config.
+
+    Args:
+        arguments: of the command; the config comes behind the first one.
+        parsed: status 0 is right, since the command only parses.
+    """
+
+    def use(path: Path) -> None:
+        given = [word.format(folder=path.parent) for word in arguments]
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            try:
+                status = command([given[0], "-c", str(path), *given[1:]])
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+        if status:
+            raise InputError(out.getvalue())
+        if not parsed:
+            raise RuntimeError("a command without its files ended with status 0")
+
+    return use
 
 
 def changed_inside(source: Path, target: Path, rng: np.random.Generator) -> None:
@@ -169,13 +180,24 @@ def formats(folder: Path) -> list[Format]:
     )
     models.save(model, folder / "model.pt")
     state.write(folder / "state.npz", state.arrays_of(plain[0]), {"step": 7})
-    (folder / "md.yaml").write_bytes((ROOT / "configs/md/li-li7p3s11.yaml").read_bytes())
+    configs = {
+        "md.yaml": ("md/li-li7p3s11.yaml", config("md", "--structure", "missing.cif")),
+        "fit.yaml": (
+            "base.yaml",
+            config("fit", "--data.train", "missing.xyz", "--trainer.default_root_dir", "{folder}/f"),
+        ),
+        "learn.yaml": ("learn/teacher.yaml", config("learn", "--train", "missing.xyz", "--directory", "{folder}/l")),
+        "label.yaml": ("label/gpaw-training.yaml", config("label", "missing.xyz", "--output", "{folder}/o.extxyz")),
+        "sample.yaml": ("sample/glasses.yaml", config("sample", "--print_config", parsed=True)),
+    }
+    for name, (source, _) in configs.items():
+        (folder / name).write_bytes((ROOT / "configs" / source).read_bytes())
     return [
         *found,
         Format("checkpoint", folder / "model.pt", checkpoint),
         Format("checkpoint inside", folder / "model.pt", lambda path: checkpoint(path) and None, changed_inside),
         Format("MD state", folder / "state.npz", lambda path: state.read(path)[0]),
-        Format("config", folder / "md.yaml", settings),
+        *(Format(name, folder / name, use) for name, (_, use) in configs.items()),
     ]
 
 

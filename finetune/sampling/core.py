@@ -220,7 +220,7 @@ def atoms_of(formula: str) -> Atoms:
     """
     try:
         return Atoms(formula)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, MemoryError) as error:
         raise InputError(f"{formula!r} is no chemical formula; write it like Li7P3S11") from error
 
 

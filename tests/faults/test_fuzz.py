@@ -5,6 +5,12 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
+from finetune.cli import main
+from finetune.errors import InputError
+from finetune.sampling.core import atoms_of
+
 FUZZ = Path(__file__).parents[2] / "scripts" / "fuzz.py"
 
 
@@ -14,9 +20,12 @@ def test_mutated_files_give_no_traceback_no_hang_and_no_silent_change(capsys) ->
 
 
 def test_a_config_that_is_no_text_is_refused(tmp_path: Path, capsys) -> None:
-    from finetune.cli import main
-
     path = tmp_path / "md.yaml"
     path.write_bytes(b"calculator: \xf4\xf4\n")
     assert main(["md", "-c", str(path)]) == 1
     assert "not UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_formula_of_all_atoms_is_refused() -> None:
+    with pytest.raises(InputError, match="no chemical formula"):
+        atoms_of("Li7P99999999999999S11")
