@@ -185,6 +185,19 @@ def test_an_expanding_cell_moves_no_atom_by_more_than_its_expansion(rng):
     np.testing.assert_allclose(unwrap(frames, "Li"), 0.0, atol=1e-9)
 
 
+def test_steps_in_a_growing_cell_have_the_length_of_the_cell_that_they_end_in(rng):
+    """Fractional steps of 0.1 of the first vector in a cell that doubles: their lengths add up cell by cell."""
+    walk = rng.random((1, 2, 3)) @ TRICLINIC + 0.1 * np.arange(11)[:, None, None] * TRICLINIC[0]
+    walk[:, 1] = walk[0, 1]  # the second atom rests
+    frames, sizes = framed(walk, TRICLINIC), 1 + 0.1 * np.arange(11)
+    for size, atoms in zip(sizes, frames, strict=True):
+        atoms.set_cell(TRICLINIC * size, scale_atoms=True)
+    moved = unwrap(frames, "Li")
+    expected = 0.1 * np.concatenate([[0.0], np.cumsum(sizes[1:])])[:, None] * TRICLINIC[0]
+    np.testing.assert_allclose(moved[:, 0], expected, atol=1e-9)
+    np.testing.assert_allclose(moved[:, 1], 0.0, atol=1e-9)
+
+
 def test_drift_of_the_whole_cell_is_no_diffusion(rng):
     walk = brownian(rng, 0.5, atoms=8)
     drift = [0.3, -0.2, 0.5]
